@@ -1,0 +1,51 @@
+"""Adaptive lottery tickets: one sparse subnetwork a data group, on shared weights."""
+
+from rtl_plugin import errors
+from rtl_plugin.baselines import Comparison, SingleModel, compare
+from rtl_plugin.baselines import scoring as protocols
+from rtl_plugin.data_groups import DataGroup, DataGroups
+from rtl_plugin.discovery import (
+    CubicSchedule,
+    FixedCountSchedule,
+    GeometricSchedule,
+    Importance,
+    LinearSchedule,
+    OneShotSchedule,
+    SparsitySchedule,
+    discover,
+)
+from rtl_plugin.joint_training import RetrainReport, recalibrate, retrain
+from rtl_plugin.mixture import MixtureOfMasks
+from rtl_plugin.prunable import Explanation, Verdict, explain
+from rtl_plugin.routing import KnownGroupRouter, Router, RoutingDecision
+from rtl_plugin.tickets import Ticket, TicketSet
+
+__all__ = [
+    "Comparison",
+    "CubicSchedule",
+    "DataGroup",
+    "DataGroups",
+    "Explanation",
+    "FixedCountSchedule",
+    "GeometricSchedule",
+    "Importance",
+    "KnownGroupRouter",
+    "LinearSchedule",
+    "MixtureOfMasks",
+    "OneShotSchedule",
+    "RetrainReport",
+    "Router",
+    "RoutingDecision",
+    "SingleModel",
+    "SparsitySchedule",
+    "Ticket",
+    "TicketSet",
+    "Verdict",
+    "compare",
+    "discover",
+    "errors",
+    "explain",
+    "protocols",
+    "recalibrate",
+    "retrain",
+]

@@ -1,0 +1,1 @@
+"""What the tickets look like and how they relate to each other."""

@@ -1,0 +1,128 @@
+"""Every file name of a run; what is done; what it was done with."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rtl_plugin.checkpoint import write_atomically
+from rtl_plugin.errors import DamagedFile, RunFolderMismatch
+
+
+class RunFolder:
+    """The files of one stage of a run, under one folder.
+
+    Results and checkpoints depend on the arguments alone; times and dates go to ``log.jsonl``.
+
+    Args:
+        path: the run's folder; made when missing.
+        stage: ``"discover"`` or ``"retrain"``; two stages may share a folder.
+
+    Example:
+        >>> import tempfile
+        >>> folder = RunFolder(tempfile.mkdtemp(), "discover")
+        >>> folder.open({"seed": 0}); folder.open({"seed": 1})
+        Traceback (most recent call last):
+        rtl_plugin.errors.RunFolderMismatch: ... made with seed=0, this call has seed=1: ...
+    """
+
+    def __init__(self, path: str | os.PathLike[str], stage: str) -> None:
+        self.root = Path(path)
+        self.stage = stage
+
+    @property
+    def arguments(self) -> Path:
+        """What the stage was called with."""
+        return self.root / self.stage / "arguments.json"
+
+    @property
+    def log_file(self) -> Path:
+        """Events with times, one JSON object a line."""
+        return self.root / "log.jsonl"
+
+    @property
+    def tickets(self) -> Path:
+        """The stage's finished tickets."""
+        return self.root / self.stage / "tickets.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last finished epoch of a retraining."""
+        return self.root / self.stage / "checkpoint.safetensors"
+
+    @property
+    def rewind_point(self) -> Path:
+        """The common rewind point of a late rewind."""
+        return self.root / self.stage / "rewind.safetensors"
+
+    def round_ticket(self, round: int, group: int) -> Path:
+        """One group's masks after one round (rounds counted from 1, groups from 0)."""
+        return self.root / self.stage / f"round-{round:04d}-group-{group:04d}.safetensors"
+
+    def result(self, name: str) -> Path:
+        """A named JSON result of the stage."""
+        return self.root / self.stage / f"{name}.json"
+
+    def open(self, arguments: Mapping[str, Any]) -> None:
+        """Start the stage here, or check that it was started with the same arguments.
+
+        Args:
+            arguments: JSON-able; compared entry by entry.
+
+        Raises:
+            RunFolderMismatch: the folder was made with other arguments, naming the first.
+            DamagedFile: the folder's arguments cannot be read.
+        """
+        given = json.loads(json.dumps(arguments))
+        if not self.arguments.exists():
+            write_atomically(self.arguments, _json(given))
+            return
+        made = self.read_json(self.arguments)
+        for key in sorted(made.keys() | given.keys()):
+            if made.get(key) != given.get(key):
+                raise RunFolderMismatch(
+                    f"run folder {self.root} was made with {key}={_short(made.get(key))}, this "
+                    f"call has {key}={_short(given.get(key))}: use another run_folder, or the "
+                    "same arguments to resume"
+                )
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """Read a JSON object.
+
+        Raises:
+            DamagedFile: it is missing, or not a JSON object.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise DamagedFile(
+                f"{path} is missing although {path.parent} holds results: without it they cannot "
+                "be trusted; delete that folder to start again"
+            ) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DamagedFile(f"{path} is not JSON ({error}): delete it to redo it") from error
+        if not isinstance(content, dict):
+            raise DamagedFile(f"{path} does not hold a JSON object: delete it to redo it")
+        return content
+
+    def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Write a JSON object atomically, the same content as the same bytes."""
+        write_atomically(path, _json(content))
+
+    def log(self, event: str, **fields: Any) -> None:
+        """Append an event with the time to ``log.jsonl``."""
+        line = json.dumps({"time": time.time(), "stage": self.stage, "event": event, **fields})
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,173 @@
+"""The ticket file: plain data in and out (docs/ticket-file.md is its specification)."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from rtl_plugin.checkpoint import pack_mask, read_file, unpack_mask, write_file
+from rtl_plugin.errors import DamagedFile
+
+Tensors = Mapping[str, torch.Tensor]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TicketRecord:
+    """One ticket as plain data: its name, its masks, its own state."""
+
+    name: str
+    masks: Tensors
+    state: Tensors
+
+
+@dataclass(frozen=True)
+class TicketFile:
+    """What a ticket file holds.
+
+    Args:
+        tickets: the tickets in order, all with the same mask names and shapes.
+        fingerprint: ``structure`` and ``theta_0`` (hexadecimal SHA-256), either may be None.
+        schedule: how the tickets were found, or None.
+        history: one JSON object a (round, group).
+        rewind_state: parameters and buffers of a late rewind point, or empty.
+        weights: shared weights of a mixture, or empty.
+    """
+
+    tickets: Sequence[TicketRecord]
+    fingerprint: Mapping[str, str | None]
+    schedule: Mapping[str, Any] | None = None
+    history: Sequence[Mapping[str, Any]] = ()
+    rewind_state: Tensors = field(default_factory=dict)
+    weights: Tensors = field(default_factory=dict)
+
+
+def save(path: str | os.PathLike[str], content: TicketFile, kind: str = "tickets") -> None:
+    """Write a ticket file atomically.
+
+    Args:
+        path: the file.
+        content: what to write.
+        kind: ``"tickets"`` or ``"mixture"``.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    shapes = {name: list(mask.shape) for name, mask in content.tickets[0].masks.items()}
+    header = {
+        "parameters": [{"name": name, "shape": shape} for name, shape in shapes.items()],
+        "tickets": [{"name": t.name, "state": list(t.state)} for t in content.tickets],
+        "fingerprint": dict(content.fingerprint),
+        "schedule": content.schedule,
+        "history": list(content.history),
+        "rewind_state": list(content.rewind_state),
+        "weights": list(content.weights),
+    }
+    tensors: dict[str, torch.Tensor] = {}
+    for k, ticket in enumerate(content.tickets):
+        tensors |= {f"mask.{k}.{j}": pack_mask(ticket.masks[n]) for j, n in enumerate(shapes)}
+        tensors |= {f"state.{k}.{j}": value for j, value in enumerate(ticket.state.values())}
+    tensors |= {f"rewind.{j}": value for j, value in enumerate(content.rewind_state.values())}
+    tensors |= {f"weight.{j}": value for j, value in enumerate(content.weights.values())}
+    write_file(path, kind, header, tensors)
+
+
+def load(path: str | os.PathLike[str], kind: str = "tickets") -> TicketFile:
+    """Read a ticket file after checking all of it.
+
+    Args:
+        path: the file.
+        kind: ``"tickets"`` or ``"mixture"``.
+
+    Returns:
+        The content, tensors on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: the path is a folder.
+        DamagedFile: it is damaged, foreign, or its header and tensors disagree.
+    """
+    header, tensors = read_file(path, kind)
+    try:
+        return _decoded(_Header(header), dict(tensors))
+    except DamagedFile as error:
+        raise DamagedFile(f"{path}: {error}") from error
+
+
+class _Header:
+    """Typed reading of the JSON header; anything unexpected is a damaged file."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = fields
+
+    def get(self, key: str, kind: type[T] | tuple[type[Any], ...]) -> Any:
+        if key not in self._fields or not isinstance(self._fields[key], kind):
+            raise DamagedFile(f"header field {key!r} is missing or of the wrong kind")
+        return self._fields[key]
+
+    def names(self, key: str) -> list[str]:
+        return _unique_names(key, self.get(key, list))
+
+    def objects(self, key: str) -> list["_Header"]:
+        entries = self.get(key, list)
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise DamagedFile(f"header field {key!r} must list JSON objects")
+        return [_Header(entry) for entry in entries]
+
+
+def _unique_names(key: str, names: Sequence[Any]) -> list[str]:
+    if not all(isinstance(name, str) and name for name in names):
+        raise DamagedFile(f"header field {key!r} must list non-empty strings")
+    if len(set(names)) != len(names):
+        raise DamagedFile(f"header field {key!r} lists a name twice")
+    return list(names)
+
+
+def _shape(parameter: _Header) -> tuple[int, ...]:
+    shape = parameter.get("shape", list)
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise DamagedFile(f"shape {shape!r} is not a list of sizes")
+    return tuple(shape)
+
+
+def _decoded(header: _Header, tensors: dict[str, torch.Tensor]) -> TicketFile:
+    take = _taker(tensors)
+    parameters = header.objects("parameters")
+    names = _unique_names("parameters", [p.get("name", str) for p in parameters])
+    shapes = dict(zip(names, map(_shape, parameters), strict=True))
+    listed = header.objects("tickets")
+    ticket_names = _unique_names("tickets", [t.get("name", str) for t in listed])
+    if not names or not listed:
+        raise DamagedFile("it holds no masks")
+    records = []
+    for k, (name, entry) in enumerate(zip(ticket_names, listed, strict=True)):
+        masks = {n: unpack_mask(take(f"mask.{k}.{j}"), shapes[n]) for j, n in enumerate(shapes)}
+        if not any(bool(mask.any()) for mask in masks.values()):
+            raise DamagedFile(f"ticket {name!r} keeps no weight at all")
+        state = {n: take(f"state.{k}.{j}") for j, n in enumerate(entry.names("state"))}
+        records.append(TicketRecord(name, masks, state))
+    rewind = {n: take(f"rewind.{j}") for j, n in enumerate(header.names("rewind_state"))}
+    weights = {n: take(f"weight.{j}") for j, n in enumerate(header.names("weights"))}
+    if tensors:
+        raise DamagedFile(f"it holds tensors that its header does not name: {sorted(tensors)[:3]}")
+    history = header.get("history", list)
+    if not all(isinstance(row, dict) for row in history):
+        raise DamagedFile("header field 'history' must list JSON objects")
+    schedule = header.get("schedule", (dict, type(None)))
+    return TicketFile(records, _fingerprint(header), schedule, history, rewind, weights)
+
+
+def _fingerprint(header: _Header) -> dict[str, str | None]:
+    fields = _Header(header.get("fingerprint", dict))
+    return {key: fields.get(key, (str, type(None))) for key in ("structure", "theta_0")}
+
+
+def _taker(tensors: dict[str, torch.Tensor]) -> Callable[[str], torch.Tensor]:
+    def take(key: str) -> torch.Tensor:
+        if key not in tensors:
+            raise DamagedFile(f"tensor {key!r} is missing")
+        return tensors.pop(key)
+
+    return take
