@@ -1,0 +1,193 @@
+"""What a discovery is to do, checked before any training."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtl_plugin.data_groups import DataGroups
+from rtl_plugin.data_groups.loading import number_of_batches
+from rtl_plugin.discovery.importance import Importance, importance_from
+from rtl_plugin.discovery.keep_top import floor_counts
+from rtl_plugin.discovery.sparsity_schedules import SparsitySchedule, survivors
+from rtl_plugin.errors import InvalidArgument
+from rtl_plugin.fingerprint import model_structure, model_values, values_fingerprint
+from rtl_plugin.optimizers import OptimizerFactory, build_optimizer, describe_optimizer
+from rtl_plugin.prunable import Prunable, select_prunable
+from rtl_plugin.structure import device_of
+from rtl_plugin.training_step import Loss
+
+
+@dataclass(frozen=True)
+class DiscoveryPlan:
+    """A checked discovery: model, data, and how many weights each round keeps.
+
+    Args:
+        model: the network; discovery leaves it bit-identical.
+        groups: the data groups.
+        loss: ``loss(model, batch) -> scalar tensor``.
+        optimizer: factory, called afresh for every (round, group).
+        schedule: the sparsity schedule.
+        importance: how weights are ranked.
+        steps: optimizer steps of every (round, group), by group name.
+        kept: weights that every ticket keeps after round 1, 2, ...
+        floors: parameter name -> fewest weights kept.
+        masked: names of the prunable parameters.
+        rewind_to: dense training steps before the rewind point.
+        seed: of every random stream.
+    """
+
+    model: nn.Module
+    groups: DataGroups
+    loss: Loss
+    optimizer: OptimizerFactory
+    schedule: SparsitySchedule
+    importance: Importance
+    steps: Mapping[str, int]
+    kept: tuple[int, ...]
+    floors: Mapping[str, int]
+    masked: tuple[str, ...]
+    rewind_to: int
+    seed: int
+    device: torch.device
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prunable(self) -> int:
+        """Number of prunable weights."""
+        sizes = {name: p.numel() for name, p in self.model.named_parameters()}
+        return sum(sizes[name] for name in self.masked)
+
+    def arguments(self) -> dict[str, Any]:
+        """What a run folder remembers of the call, as JSON-able data."""
+        buffers = dict(self.model.named_buffers())
+        importance = self.importance
+        return {
+            "model": model_structure(self.model),
+            "theta_0": model_values(self.model),
+            "buffers": values_fingerprint(buffers),
+            "groups": self.groups.signature(),
+            "loss": callable_name(self.loss),
+            "schedule": self.schedule.description(),
+            "importance": f"{type(importance).__module__}.{type(importance).__qualname__}",
+            "optimizer": self._described_optimizer(),
+            "steps": dict(self.steps),
+            "floor": dict(self.floors),
+            "prunable": list(self.masked),
+            "rewind_to": self.rewind_to,
+            "seed": self.seed,
+        }
+
+    def _described_optimizer(self) -> dict[str, Any]:
+        leaves = {
+            name: parameter.detach().clone().requires_grad_()
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
+        required = {name: leaves[name] for name in self.masked}
+        return describe_optimizer(*build_optimizer(self.optimizer, list(leaves.values()), required))
+
+
+def callable_name(function: Any) -> str:
+    """A function's qualified name, or its class's: what a run folder can compare."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def plan_discovery(
+    model: nn.Module,
+    groups: DataGroups,
+    loss: Loss,
+    *,
+    schedule: SparsitySchedule,
+    optimizer: OptimizerFactory,
+    steps: int | None,
+    epochs: int | None,
+    prunable: Prunable,
+    importance: str | Importance,
+    floor: float,
+    rewind_to: int,
+    seed: int,
+) -> DiscoveryPlan:
+    """Check the arguments of ``discover`` and work out the counts of every round.
+
+    Raises:
+        InvalidArgument: an argument is out of range or contradicts another, a round would prune
+            nothing, or the target lies below the sum of the floors.
+        NothingPrunable: no parameter may be masked.
+        InvalidGroups: a group has no batches.
+    """
+    if not isinstance(groups, DataGroups):
+        raise InvalidArgument(
+            f"groups must be DataGroups, got {type(groups).__name__}: make them with "
+            "DataGroups.from_labels, from_metadata, from_clusters or from_loaders"
+        )
+    if not isinstance(schedule, SparsitySchedule):
+        raise InvalidArgument(f"schedule must be a sparsity schedule, got {schedule!r}")
+    if not callable(loss):
+        raise InvalidArgument(f"loss must be callable as loss(model, batch), got {loss!r}")
+    whole_number("rewind_to", rewind_to, 0)
+    whole_number("seed", seed, 0)
+    chosen = select_prunable(model, prunable)
+    floors = floor_counts({name: p.shape for name, p in chosen.items()}, floor)
+    total = sum(parameter.numel() for parameter in chosen.values())
+    return DiscoveryPlan(
+        model=model,
+        groups=groups,
+        loss=loss,
+        optimizer=optimizer,
+        schedule=schedule,
+        importance=importance_from(importance),
+        steps=_steps(groups, steps, epochs),
+        kept=_kept_counts(schedule, total, sum(floors.values())),
+        floors=floors,
+        masked=tuple(chosen),
+        rewind_to=rewind_to,
+        seed=seed,
+        device=device_of(model),
+    )
+
+
+def whole_number(name: str, value: Any, least: int) -> None:
+    """Refuse anything but a whole number of at least ``least``.
+
+    Raises:
+        InvalidArgument: naming the argument and what came.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidArgument(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _steps(groups: DataGroups, steps: int | None, epochs: int | None) -> dict[str, int]:
+    if (steps is None) == (epochs is None):
+        raise InvalidArgument(
+            f"give either steps= (optimizer steps a group and round) or epochs=, got steps={steps} "
+            f"and epochs={epochs}"
+        )
+    batches = {name: number_of_batches(group.train) for name, group in groups.items()}
+    if steps is not None:
+        whole_number("steps", steps, 1)
+        return dict.fromkeys(groups, steps)
+    whole_number("epochs", epochs, 1)
+    assert epochs is not None  # noqa: S101 - one of the two is given, checked above
+    return {name: epochs * count for name, count in batches.items()}
+
+
+def _kept_counts(schedule: SparsitySchedule, total: int, floors: int) -> tuple[int, ...]:
+    rounds = schedule.rounds_for(total)
+    counts = [survivors(schedule.sparsity(r, total), total) for r in range(rounds + 1)]
+    for number, (before, after) in enumerate(itertools.pairwise(counts), start=1):
+        if after >= before:
+            raise InvalidArgument(
+                f"{schedule!r} prunes nothing in round {number} of {rounds}: {before} of {total} "
+                "weights before and after; use fewer rounds or a higher sparsity"
+            )
+    if counts[-1] < max(floors, 1):
+        raise InvalidArgument(
+            f"{schedule!r} leaves {counts[-1]} of {total} weights, but the floors of the tensors "
+            f"add up to {floors}: lower the sparsity or floor="
+        )
+    return tuple(counts[1:])
