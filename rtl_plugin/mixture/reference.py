@@ -1,0 +1,71 @@
+"""The reference strategy: one ticket after the other, masked afresh at every call."""
+
+import threading
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtl_plugin.masked_forward import TensorSlots, mask_parameters
+from rtl_plugin.mixture.replica import storage_sharing_replica
+from rtl_plugin.tickets import Ticket, TicketSet
+
+
+def ticket_tensors(
+    model: nn.Module, ticket: Ticket
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The parameters and buffers that a network computes with under a ticket.
+
+    Args:
+        model: the network.
+        ticket: masks and own state.
+
+    Returns:
+        Parameter name -> ``weight * mask`` (or the ticket's private copy), and buffer name -> a
+        copy of the ticket's buffer (or of the model's, where the ticket has none).
+
+    Example:
+        >>> ticket = Ticket("a", {"weight": torch.tensor([[True, False]])})
+        >>> ticket_tensors(nn.Linear(2, 1), ticket)[0]["weight"][0, 1]
+        tensor(0., grad_fn=<SelectBackward0>)
+    """
+    state = ticket.state
+    own = {n: state[n].to(p.device) if n in state else p for n, p in model.named_parameters()}
+    masks = {name: mask.to(own[name].device) for name, mask in ticket.masks.items()}
+    buffers = {
+        n: (state[n].to(b.device) if n in state else b).clone() for n, b in model.named_buffers()
+    }
+    return mask_parameters(own, masks), buffers
+
+
+class ReferenceStrategy:
+    """Slow and obviously right: what every other strategy is held against.
+
+    Args:
+        model: the network whose present parameters are used at every call.
+        tickets: the tickets, whose present state is used at every call.
+    """
+
+    name = "reference"
+
+    def __init__(self, model: nn.Module, tickets: TicketSet) -> None:
+        self._model, self._tickets = model, tickets
+        self._replica = storage_sharing_replica(model)
+        self._slots = TensorSlots(self._replica)
+        # The replica holds one ticket's tensors while it runs, so runs take turns.
+        self._lock = threading.Lock()
+
+    def run(self, ticket: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the network under one ticket.
+
+        Args:
+            ticket: its name.
+            args: of the network's forward.
+            kwargs: of the network's forward.
+
+        Returns:
+            The network's output.
+        """
+        parameters, buffers = ticket_tensors(self._model, self._tickets[ticket])
+        with self._lock, self._slots.holding(parameters, buffers):
+            return self._replica(*args, **kwargs)

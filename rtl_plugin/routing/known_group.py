@@ -1,0 +1,71 @@
+"""The group of every sample is known: the router of the paper."""
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import torch
+
+from rtl_plugin.errors import InvalidArgument, UnknownTicket
+from rtl_plugin.nested import tensors_in
+from rtl_plugin.routing.contract import RoutingDecision
+
+
+class KnownGroupRouter:
+    """Routes by a context that names the group: one key a sample, or one for the batch.
+
+    Args:
+        tickets: a ticket set, or ticket names in its order.
+        mapping: context key -> ticket name, where keys are not the names themselves.
+
+    Raises:
+        UnknownTicket: the mapping leads to a name that is no ticket.
+
+    Example:
+        >>> router = KnownGroupRouter(["indoor", "street"], mapping={0: "indoor", 1: "street"})
+        >>> router.route(torch.zeros(3, 1), context=[1, 0, 1]).indices
+        tensor([1, 0, 1])
+
+    Source:
+        Stefański, Presta, Byra, Routing the Lottery, arXiv 2601.22141: context picks the ticket.
+    """
+
+    def __init__(
+        self, tickets: Iterable[str], mapping: Mapping[Hashable, str] | None = None
+    ) -> None:
+        names = list(tickets)
+        position = {name: k for k, name in enumerate(names)}
+        keys = mapping if mapping is not None else {name: name for name in names}
+        for key, name in keys.items():
+            if name not in position:
+                raise UnknownTicket(f"key {key!r} is mapped to {name!r}; the tickets are {names}")
+        self._index = {key: position[name] for key, name in keys.items()}
+
+    def route(self, x: Any, context: Any = None) -> RoutingDecision:
+        """Look the context's keys up.
+
+        Args:
+            x: the network's first input; its first tensor's first dimension is the batch.
+            context: one key for the whole batch, or a sequence (or integer tensor) of B keys.
+
+        Returns:
+            One index a sample.
+
+        Raises:
+            InvalidArgument: there is no context, or its length is not the batch's.
+            UnknownTicket: a key is unknown.
+        """
+        if context is None:
+            raise InvalidArgument(
+                "KnownGroupRouter needs context=: the group of the batch, or one a sample"
+            )
+        size = next(tensors_in(x)).shape[0]
+        keys = context.tolist() if isinstance(context, torch.Tensor) else context
+        if isinstance(keys, (str, int)):
+            keys = [keys] * size
+        if len(keys) != size:
+            raise InvalidArgument(f"context has {len(keys)} keys for a batch of {size} samples")
+        unknown = [key for key in keys if key not in self._index]
+        if unknown:
+            raise UnknownTicket(f"unknown group {unknown[0]!r}; known are {list(self._index)}")
+        device = next(tensors_in(x)).device
+        return RoutingDecision(indices=torch.tensor([self._index[k] for k in keys], device=device))
