@@ -1,0 +1,200 @@
+"""How a trained method is scored: the paper's protocol and a matched one, or a user's metric."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rtl_plugin.baselines.methods import TrainedMethod
+from rtl_plugin.data_groups import DataGroups
+from rtl_plugin.errors import InvalidGroups
+from rtl_plugin.evaluation import (
+    calibrate_thresholds,
+    group_summary,
+    one_vs_rest_metrics,
+    top1_accuracy,
+)
+from rtl_plugin.joint_training.recalibration import call_on_input
+from rtl_plugin.nested import to_device
+from rtl_plugin.structure import device_of
+
+Scores = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+Predict = Callable[[Any, Any], torch.Tensor]
+UserMetric = Callable[[Any, Any], Any]
+
+
+def _loader(groups: DataGroups, name: str, split: str) -> Iterable[Any]:
+    loader: Iterable[Any] | None = getattr(groups[name], split)
+    if loader is None:
+        raise InvalidGroups(
+            f"group {name!r} has no {split} split: give the groups a {split} fraction or loaders"
+        )
+    return loader
+
+
+def _outputs(
+    model: Any, loader: Iterable[Any], predict: Predict
+) -> tuple[Scores, npt.NDArray[Any]]:
+    device = device_of(model)
+    outputs, targets = [], []
+    with torch.no_grad():
+        for batch in loader:
+            outputs.append(predict(model, to_device(batch, device)).double().cpu().numpy())
+            targets.append(batch[1].cpu().numpy())
+    return np.concatenate(outputs), np.concatenate(targets)
+
+
+@dataclass(frozen=True)
+class GroupedClassification:
+    """Every group solves the same classification; the group of a sample is known.
+
+    Metrics: ``accuracy`` (mean over groups of routed top-1), ``worst group``, and one-vs-rest
+    over the classes of all groups' samples: the paper's argmax rule (``balanced accuracy``,
+    ``precision``, ``recall``) and the matched one with thresholds calibrated on the validation
+    split (``calibrated balanced accuracy``).
+
+    Args:
+        predict: ``predict(model, batch) -> logits [B, C]``; labels are ``batch[1]``.
+
+    Example:
+        >>> GroupedClassification().headline
+        'accuracy'
+    """
+
+    predict: Predict = call_on_input
+    headline: str = "accuracy"
+
+    def score(self, trained: TrainedMethod, groups: DataGroups, split: str) -> dict[str, float]:
+        """Score a trained method on a split."""
+        per_group = {
+            name: _outputs(model, _loader(groups, name, split), self.predict)
+            for name, model in trained.predictors.items()
+        }
+        accuracy = {name: top1_accuracy(*result) for name, result in per_group.items()}
+        summary = group_summary(accuracy)
+        validation = [
+            _outputs(model, _loader(groups, name, "validation"), self.predict)
+            for name, model in trained.predictors.items()
+        ]
+        scores, labels = _joined(list(per_group.values()))
+        calibration = _joined(validation)
+        return {
+            "accuracy": float(summary["mean"]),
+            "worst group": float(summary["worst"]),
+            **{f"accuracy in {name}": float(value) for name, value in accuracy.items()},
+            **_one_vs_rest(scores, labels, calibration, "argmax"),
+        }
+
+
+def _joined(results: list[tuple[Scores, npt.NDArray[Any]]]) -> tuple[Scores, Labels]:
+    scores = np.concatenate([scores for scores, _ in results])
+    labels = np.concatenate([labels for _, labels in results])
+    # Logits are free up to a shift a sample; log-probabilities of different samples compare.
+    return torch.from_numpy(scores).log_softmax(dim=1).numpy(), labels
+
+
+def _one_vs_rest(
+    scores: Scores, labels: Labels, calibration: tuple[Scores, Labels], rule: str
+) -> dict[str, float]:
+    paper = one_vs_rest_metrics(scores, labels, rule=rule)  # type: ignore[arg-type]
+    matched = one_vs_rest_metrics(scores, labels, thresholds=calibrate_thresholds(*calibration))
+    return {
+        "balanced accuracy": paper["balanced_accuracy"],
+        "precision": paper["precision"],
+        "recall": paper["recall"],
+        "calibrated balanced accuracy": matched["balanced_accuracy"],
+    }
+
+
+@dataclass(frozen=True)
+class OneVsRest:
+    """Every group is a class; its ticket is a binary detector of it.
+
+    For groups of ``DataGroups.from_labels(negatives="balanced")``. Detectors count as positive at
+    logit > 0, the single model for its argmax class alone (the paper's rule, which gives detectors
+    an edge in balanced accuracy and costs them precision); ``calibrated balanced accuracy`` puts
+    every method at its own thresholds, and ``accuracy`` is top-1 over all classes.
+
+    Args:
+        predict: ``predict(model, batch)`` -> one logit a sample of a detector, or [B, C] of the
+            single model; classes in the order of the groups.
+
+    Example:
+        >>> OneVsRest().headline
+        'balanced accuracy'
+
+    Source:
+        Stefański, Presta, Byra, arXiv 2601.22141, appendix A.2 and the tables' captions.
+    """
+
+    predict: Predict = call_on_input
+    headline: str = "balanced accuracy"
+
+    def score(self, trained: TrainedMethod, groups: DataGroups, split: str) -> dict[str, float]:
+        """Score a trained method on a split."""
+        scores, labels = self._scores(trained, groups, split)
+        calibration = self._scores(trained, groups, "validation")
+        rule = "argmax" if trained.single else "positive"
+        return {
+            "accuracy": top1_accuracy(scores, labels),
+            **_one_vs_rest(scores, labels, calibration, rule),
+        }
+
+    def _scores(
+        self, trained: TrainedMethod, groups: DataGroups, split: str
+    ) -> tuple[Scores, Labels]:
+        if trained.single:
+            model = next(iter(trained.predictors.values()))
+            pooled = groups.pooled()
+            return _joined([_outputs(model, _loader(pooled, "all", split), self.predict)])
+        columns, members = [], []
+        for name, model in trained.predictors.items():
+            outputs, member = _outputs(model, _loader(groups, name, split), self.predict)
+            columns.append(outputs.reshape(-1))
+            members.append(member)
+        return np.stack(columns, axis=1), np.stack(members, axis=1).argmax(axis=1)
+
+
+@dataclass(frozen=True)
+class MeanOfMetric:
+    """A user's metric, averaged over samples of a group and then over groups.
+
+    Args:
+        metric: ``metric(model, batch) -> tensor [B]``, one value a sample.
+        name: its name, for example ``"PSNR (dB)"``.
+        higher_is_better: which end is the worst group's.
+
+    Example:
+        >>> MeanOfMetric(lambda model, batch: batch, "error", higher_is_better=False).headline
+        'error'
+    """
+
+    metric: UserMetric
+    name: str
+    higher_is_better: bool = True
+
+    @property
+    def headline(self) -> str:
+        """The metric's name."""
+        return self.name
+
+    def score(self, trained: TrainedMethod, groups: DataGroups, split: str) -> dict[str, float]:
+        """Score a trained method on a split."""
+        means = {}
+        for name, model in trained.predictors.items():
+            device = device_of(model)
+            with torch.no_grad():
+                values = [
+                    torch.as_tensor(self.metric(model, to_device(batch, device))).reshape(-1)
+                    for batch in _loader(groups, name, split)
+                ]
+            means[name] = float(torch.cat(values).double().mean())
+        summary = group_summary(means, higher_is_better=self.higher_is_better)
+        return {self.name: float(summary["mean"]), "worst group": float(summary["worst"])}
+
+
+Protocol = GroupedClassification | OneVsRest | MeanOfMetric
