@@ -17,10 +17,11 @@ import numpy
 import torch
 
 import rtl_plugin as rtl
+from rtl_plugin.baselines.methods import METHODS
 from rtl_plugin.evaluation import paired_difference
 from rtl_plugin.tasks import digits
 
-METRICS = ("accuracy", "worst group", "balanced accuracy", "calibrated balanced accuracy")
+SHOWN = ("accuracy", "worst group", "balanced accuracy", "calibrated balanced accuracy")
 RIVALS = ("IMP single", "IMP multiple", "dense", "shared mask", "random tickets")
 
 
@@ -41,10 +42,15 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     raw: list[dict[str, Any]] = []
     for sparsity in sparsities:
-        comparison = measure(sparsity, seeds, recipe, arguments.run_folder)
+        # The dense model knows no sparsity: once is enough.
+        methods = [name for name in METHODS if name != "dense" or sparsity == sparsities[0]]
+        comparison = measure(sparsity, seeds, recipe, methods, arguments.run_folder)
         rows += comparison.rows
-        raw += [{"sparsity": sparsity, **result} for result in comparison.raw]
-        print(comparison.table(METRICS), flush=True)
+        raw += [
+            {"sparsity": 0.0 if result["method"] == "dense" else sparsity, **result}
+            for result in comparison.raw
+        ]
+        print(comparison.table(SHOWN), flush=True)
     differences = paired_differences(raw) if len(seeds) > 1 else []
     for row in differences:
         interval = f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
@@ -56,9 +62,13 @@ def main() -> None:
 
 
 def measure(
-    sparsity: float, seeds: list[int], recipe: dict[str, int], folder: Path | None
+    sparsity: float,
+    seeds: list[int],
+    recipe: dict[str, int],
+    methods: list[str],
+    folder: Path | None,
 ) -> rtl.Comparison:
-    """All methods at one sparsity."""
+    """Methods at one sparsity."""
     return rtl.compare(
         digits.small_conv_net,
         digits.digit_environments(),
@@ -67,6 +77,7 @@ def measure(
         steps=recipe["steps"],
         epochs=recipe["epochs"],
         optimizer=digits.adam,
+        methods=methods,
         seeds=seeds,
         task="digit environments",
         run_folder=None if folder is None else folder / f"sparsity-{sparsity}",
@@ -76,12 +87,12 @@ def measure(
 def paired_differences(raw: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Adaptive tickets minus each rival, seed by seed, in accuracy."""
     result = []
-    for sparsity in dict.fromkeys(entry["sparsity"] for entry in raw):
+    for sparsity in dict.fromkeys(entry["sparsity"] for entry in raw if entry["sparsity"]):
         accuracy = {
             method: [
                 entry["metrics"]["accuracy"]
                 for entry in raw
-                if entry["sparsity"] == sparsity and entry["method"] == method
+                if entry["sparsity"] in (sparsity, 0.0) and entry["method"] == method
             ]
             for method in ("adaptive tickets", *RIVALS)
         }
