@@ -67,8 +67,8 @@ def unpack_mask(packed: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     if bits[numel:].any():
         raise DamagedFile(f"a packed mask of shape {shape} has bits set behind its end")
     try:
-        return torch.from_numpy(bits[:numel].astype(bool)).reshape(shape)
-    except (TypeError, RuntimeError) as error:  # beside a size of 0 the others may be anything
+        return torch.from_numpy(bits[:numel].astype(bool).reshape(shape))
+    except (ValueError, OverflowError) as error:  # beside a size of 0 the others may be anything
         raise DamagedFile(f"no tensor can have the shape {shape}") from error
 
 
@@ -163,7 +163,7 @@ def read_file(
     try:
         with safe_open(path, framework="pt") as file:
             header = _checked_header(path, kind, file.metadata())
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
     except (SafetensorError, TypeError) as error:  # TypeError: a size beyond 64 bits
         raise DamagedFile(f"{path} is not a readable safetensors file: {error}") from error
     _check_padding(path)

@@ -8,7 +8,7 @@ import torch
 
 
 def raw_bytes(tensor: torch.Tensor) -> bytes:
-    """The bytes of a tensor in row-major order, whatever its dtype and device.
+    r"""The bytes of a tensor in row-major order, whatever its dtype and device.
 
     Args:
         tensor: any dense tensor.
@@ -18,7 +18,7 @@ def raw_bytes(tensor: torch.Tensor) -> bytes:
 
     Example:
         >>> raw_bytes(torch.tensor([1, 2], dtype=torch.uint8))
-        b'\\x01\\x02'
+        b'\x01\x02'
     """
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes()

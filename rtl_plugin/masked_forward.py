@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rtl_plugin.errors import UnmaskedAccess
+from rtl_plugin.errors import InvalidArgument, UnmaskedAccess
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -46,6 +46,9 @@ class TensorSlots:
     Args:
         model: the network; a tied tensor has one name (the first) and several places.
 
+    Raises:
+        InvalidArgument: the network is or holds a TorchScript module.
+
     Example:
         >>> model = nn.Linear(2, 1, bias=False)
         >>> with TensorSlots(model).holding({"weight": torch.ones(1, 2)}, {}):
@@ -54,9 +57,14 @@ class TensorSlots:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        modules = list(model.modules())
+        if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
+            raise InvalidArgument(
+                f"{type(model).__name__} is or holds a TorchScript module, whose weights cannot be "
+                "masked from outside: pass the module it was scripted from"
+            )
         self._parameters = _places(model, "_parameters")
         self._buffers = _places(model, "_buffers")
-        modules = list(model.modules())
         self._tables: list[dict[str, Any]] = [m._parameters for m in modules]
         self._tables += [m._buffers for m in modules]
         self._recurrent = [m for m in modules if isinstance(m, nn.RNNBase)]
@@ -74,55 +82,49 @@ class TensorSlots:
             buffers: buffer name -> tensor; entries that the block replaces are replaced here.
         """
         tables = [(table, dict(table)) for table in self._tables]
-        flat = [(rnn._flat_weights, list(rnn._flat_weights)) for rnn in self._recurrent]
+        # Recurrent layers compute from a second list, which they renew in forward by themselves.
+        flat = [(r, list(r._flat_weights), list(r._flat_weight_refs)) for r in self._recurrent]
         try:
             for places, tensors in ((self._parameters, parameters), (self._buffers, buffers)):
                 for name, tensor in tensors.items():
-                    for module, local, table in places[name]:
+                    for table, local in places[name]:
                         table[local] = tensor
-                        if isinstance(module, nn.RNNBase):
-                            _replace_flat_weight(module, local, tensor)
             yield
         finally:
             replaced = self._replaced(buffers)
             for table, originals in tables:
                 table.clear()
                 table.update(originals)
-            for weights, own in flat:
-                weights[:] = own
+            for recurrent, weights, references in flat:
+                recurrent._flat_weights, recurrent._flat_weight_refs = weights, references
             buffers.update(replaced)
 
     def _replaced(self, buffers: Tensors) -> dict[str, torch.Tensor]:
         """The buffers that a forward pass put in the place of those it was given."""
         replaced = {}
         for name, given in buffers.items():
-            for _, local, table in self._buffers.get(name, ()):
+            for table, local in self._buffers.get(name, ()):
                 now = table.get(local)
                 if now is not None and now is not given:
                     replaced[name] = now.detach()
         return replaced
 
 
-def _places(model: nn.Module, table_name: str) -> dict[str, list[tuple[nn.Module, str, Any]]]:
+def _places(model: nn.Module, table_name: str) -> dict[str, list[tuple[dict[str, Any], str]]]:
     first_names: dict[int, str] = {}
-    places: dict[str, list[tuple[nn.Module, str, Any]]] = {}
+    places: dict[str, list[tuple[dict[str, Any], str]]] = {}
     for prefix, module in model.named_modules():
-        for local, tensor in getattr(module, table_name).items():
+        table = getattr(module, table_name)
+        for local, tensor in table.items():
             if tensor is not None:
                 name = first_names.setdefault(id(tensor), f"{prefix}.{local}" if prefix else local)
-                places.setdefault(name, []).append((module, local, getattr(module, table_name)))
+                places.setdefault(name, []).append((table, local))
     return places
-
-
-def _replace_flat_weight(module: nn.RNNBase, local: str, tensor: torch.Tensor) -> None:
-    # Recurrent layers compute from a second list of their weights.
-    if local in module._flat_weights_names:
-        module._flat_weights[module._flat_weights_names.index(local)] = tensor
 
 
 # What a penalty in a loss reads of a module; torch's own versions compute nothing with weights.
 _READERS = frozenset(
-    "parameters named_parameters get_parameter buffers named_buffers get_buffer state_dict "
+    "parameters named_parameters buffers named_buffers get_buffer state_dict "
     "get_submodule keys values items".split()
 )
 
@@ -150,6 +152,9 @@ class _MaskedView:
             return self._shown(value, f"{self._path_}.{name}" if self._path_ else name)
 
     def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice) and isinstance(self._module_, nn.ParameterList):
+            # torch makes new parameters for a slice, which are no part of the graph.
+            return [self[k] for k in range(*index.indices(len(self)))]
         with self._holding_():
             return self._shown(self._module_[index], f"{self._path_}[{index!r}]")
 

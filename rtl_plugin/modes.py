@@ -22,8 +22,8 @@ def train_mode(model: nn.Module) -> Iterator[None]:
         False
     """
     flags = [(module, module.training) for module in model.modules()]
-    model.train()
     try:
+        model.train()
         yield
     finally:
         for module, flag in flags:

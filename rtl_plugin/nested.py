@@ -1,5 +1,6 @@
 """Batches and outputs of any nesting: dict, list, tuple, named tuple, dataclass, tensor."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -23,26 +24,35 @@ def map_tensors(function: Callable[[torch.Tensor], Any], nested: Any) -> Any:
     """
     if isinstance(nested, torch.Tensor):
         return function(nested)
+    return _rebuilt(nested, lambda part: map_tensors(function, part))
+
+
+def _rebuilt(nested: Any, rebuild: Callable[[Any], Any]) -> Any:
+    """A container of the same type with every part rebuilt; anything else as it is."""
     if isinstance(nested, Mapping):
-        items = {key: map_tensors(function, value) for key, value in nested.items()}
+        items = {key: rebuild(value) for key, value in nested.items()}
         return items if type(nested) is dict else _rebuilt_mapping(nested, items)
     if isinstance(nested, tuple) and hasattr(nested, "_fields"):
-        return type(nested)(*(map_tensors(function, value) for value in nested))
+        return type(nested)(*map(rebuild, nested))
     if isinstance(nested, (list, tuple)):
-        return type(nested)(map_tensors(function, value) for value in nested)
+        return type(nested)(map(rebuild, nested))
     if dataclasses.is_dataclass(nested) and not isinstance(nested, type):
-        values = {f.name: getattr(nested, f.name) for f in dataclasses.fields(nested) if f.init}
-        return dataclasses.replace(
-            nested, **{key: map_tensors(function, value) for key, value in values.items()}
-        )
+        clone = copy.copy(nested)  # its constructor may check or compute, and has run before
+        for field in dataclasses.fields(nested):
+            if hasattr(nested, field.name):
+                # Also past the lock of a frozen dataclass: nobody else has the clone yet.
+                object.__setattr__(clone, field.name, rebuild(getattr(nested, field.name)))
+        return clone
     return nested
 
 
 def _rebuilt_mapping(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
     try:
-        return type(original)(items)  # type: ignore[call-arg]
-    except TypeError:  # a mapping with its own constructor: a plain dict carries the same items
-        return items
+        rebuilt = type(original)(items)  # type: ignore[call-arg]
+        same = len(rebuilt) == len(items) and all(rebuilt[key] is items[key] for key in items)
+    except (TypeError, ValueError, KeyError):
+        same = False
+    return rebuilt if same else items  # a constructor may take anything; a dict carries the items
 
 
 def tensors_in(nested: Any) -> Iterator[torch.Tensor]:
@@ -59,7 +69,12 @@ def tensors_in(nested: Any) -> Iterator[torch.Tensor]:
         2
     """
     found: list[torch.Tensor] = []
-    map_tensors(found.append, nested)
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        found.append(tensor)
+        return tensor  # a named tuple may look at what it is built from
+
+    map_tensors(note, nested)
     return iter(found)
 
 
@@ -67,7 +82,8 @@ def to_device(nested: Any, device: torch.device) -> Any:
     """Move every tensor of a nested structure to a device.
 
     Args:
-        nested: as in :func:`map_tensors`.
+        nested: as in :func:`map_tensors`; an object with a ``to`` of its own, such as a
+            ``PackedSequence`` or a graph, is moved by it.
         device: where the model lives.
 
     Returns:
@@ -77,4 +93,8 @@ def to_device(nested: Any, device: torch.device) -> Any:
         >>> to_device({"x": torch.zeros(1)}, torch.device("cpu"))["x"].device.type
         'cpu'
     """
-    return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), nested)
+    if isinstance(nested, torch.Tensor):
+        return nested.to(device, non_blocking=True)
+    if callable(getattr(nested, "to", None)) and not isinstance(nested, type):
+        return nested.to(device)
+    return _rebuilt(nested, lambda part: to_device(part, device))

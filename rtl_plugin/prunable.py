@@ -34,43 +34,48 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class _Use:
     name: str
-    parameter: nn.Parameter
     module: nn.Module
-    module_name: str
     local_name: str
-    tied_to: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    parameter: nn.Parameter
+    uses: tuple[_Use, ...]  # more than one where it is tied
+
+    @property
+    def name(self) -> str:
+        return self.uses[0].name
 
 
 def _candidates(model: nn.Module) -> Iterator[_Candidate]:
-    uses: dict[int, list[str]] = {}
+    uses: dict[int, list[_Use]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        uses.setdefault(id(parameter), []).append(name)
-    for name, parameter in model.named_parameters():
         module_name, _, local_name = name.rpartition(".")
-        module = model.get_submodule(module_name)
-        tied_to = tuple(other for other in uses[id(parameter)] if other != name)
-        yield _Candidate(name, parameter, module, module_name, local_name, tied_to)
-
-
-def _last_linear(model: nn.Module) -> str | None:
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return linear[-1] if linear else None
+        use = _Use(name, model.get_submodule(module_name), local_name)
+        uses.setdefault(id(parameter), []).append(use)
+    for parameter in model.parameters():
+        yield _Candidate(parameter, tuple(uses[id(parameter)]))
 
 
 def _default_judge(model: nn.Module) -> Callable[[_Candidate], tuple[bool, str]]:
-    last = _last_linear(model)
+    last = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
 
-    def judge(candidate: _Candidate) -> tuple[bool, str]:
-        kind = type(candidate.module).__name__
-        if not isinstance(candidate.module, (_ConvNd, nn.Linear)):
+    def judge_use(use: _Use) -> tuple[bool, str]:
+        kind = type(use.module).__name__
+        if not isinstance(use.module, (_ConvNd, nn.Linear)):
             return False, f"{kind} stays dense by default"
-        if candidate.local_name != "weight":
-            return False, f"{candidate.local_name} of {kind} stays dense by default"
-        if candidate.module_name == last:
+        if use.local_name != "weight":
+            return False, f"{use.local_name} of {kind} stays dense by default"
+        if use.module is last:
             return False, "last linear layer (the classifier) stays dense by default"
         return True, f"weight of {kind}"
+
+    def judge(candidate: _Candidate) -> tuple[bool, str]:
+        judged = [judge_use(use) for use in candidate.uses]
+        return next((verdict for verdict in judged if not verdict[0]), judged[0])
 
     return judge
 
@@ -81,11 +86,12 @@ def _listed_judge(
     def judge(candidate: _Candidate) -> tuple[bool, str]:
         for entry in entries:
             if isinstance(entry, str):
-                names = (candidate.name, *candidate.tied_to)
-                if any(fnmatch.fnmatchcase(name, entry) for name in names):
+                if any(fnmatch.fnmatchcase(use.name, entry) for use in candidate.uses):
                     return True, f"matches {entry!r}"
-            elif isinstance(candidate.module, entry) and candidate.parameter.dim() >= 2:
-                return True, f"{candidate.local_name} of {entry.__name__}"
+            elif candidate.parameter.dim() >= 2:
+                use = next((use for use in candidate.uses if isinstance(use.module, entry)), None)
+                if use is not None:
+                    return True, f"{use.local_name} of {entry.__name__}"
         return False, "not matched by prunable="
 
     return judge
@@ -93,15 +99,15 @@ def _listed_judge(
 
 def _rule_judge(rule: Rule) -> Callable[[_Candidate], tuple[bool, str]]:
     def judge(candidate: _Candidate) -> tuple[bool, str]:
-        chosen = rule(candidate.name, candidate.parameter, candidate.module)
+        chosen = rule(candidate.name, candidate.parameter, candidate.uses[0].module)
         return bool(chosen), f"prunable= returned {bool(chosen)}"
 
     return judge
 
 
 def _entries(prunable: Prunable) -> list[type[nn.Module] | str] | None:
-    if isinstance(prunable, (str, type)):
-        prunable = [prunable]
+    if isinstance(prunable, (str, type, nn.Module)):
+        prunable = [prunable]  # type: ignore[list-item]
     if isinstance(prunable, Iterable):
         entries = list(prunable)
         for entry in entries:
@@ -145,7 +151,8 @@ def verdicts(model: nn.Module, prunable: Prunable = None) -> list[Verdict]:
         prunable: module types, name patterns (``fnmatch``), a list of both, a callable
             ``(name, parameter, module) -> bool``, or None: the weights of convolution and linear
             layers except the last linear layer. A module type selects its parameters of two or
-            more dimensions; a pattern may select any.
+            more dimensions; a pattern may select any. A tied parameter is selected by any of its
+            uses, and by the default only if every use is such a weight.
 
     Returns:
         One verdict a parameter, in the model's order; tied parameters once, under the first name.
@@ -183,8 +190,8 @@ def _verdict(candidate: _Candidate, chosen: bool, reason: str) -> Verdict:
     obstacle = _unmaskable(candidate.parameter) if chosen else None
     if obstacle is not None:
         chosen, reason = False, obstacle
-    if candidate.tied_to:
-        reason += f"; tied with {', '.join(candidate.tied_to)}"
+    if len(candidate.uses) > 1:
+        reason += f"; tied with {', '.join(use.name for use in candidate.uses[1:])}"
     return Verdict(candidate.name, tuple(candidate.parameter.shape), chosen, reason)
 
 
@@ -227,7 +234,8 @@ class Explanation(list[Verdict]):
         ]
         prunable = sum(_numel(v.shape) for v in self if v.prunable)
         total = sum(_numel(v.shape) for v in self)
-        table = tabulate(rows, headers=("parameter", "shape", "verdict", "why"))
+        headers = ("parameter", "shape", "verdict", "why")
+        table = tabulate(rows, headers=headers, disable_numparse=True)
         return f"{table}\n\n{prunable:,} of {total:,} parameters are prunable"
 
 

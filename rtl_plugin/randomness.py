@@ -53,12 +53,16 @@ class RandomState:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch, numpy and ``random`` globally.
+    """Seed torch (CPU and initialised CUDA devices), numpy and ``random`` globally.
 
     Args:
         seed: an integer in [0, 2**63).
     """
-    torch.manual_seed(seed)
+    # torch.manual_seed would also queue the seed for a CUDA that starts later, and no fork could
+    # take that back from the caller.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 

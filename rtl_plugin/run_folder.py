@@ -69,7 +69,8 @@ class RunFolder:
         """Start the stage here, or check that it was started with the same arguments.
 
         Args:
-            arguments: JSON-able; compared entry by entry.
+            arguments: JSON-able; compared entry by entry, in order, so put what others follow
+                from first.
 
         Raises:
             RunFolderMismatch: the folder was made with other arguments, naming the first.
@@ -80,7 +81,7 @@ class RunFolder:
             write_atomically(self.arguments, _json(given))
             return
         made = self.read_json(self.arguments)
-        for key in sorted(made.keys() | given.keys()):
+        for key in {**given, **made}:
             if made.get(key) != given.get(key):
                 raise RunFolderMismatch(
                     f"run folder {self.root} was made with {key}={_short(made.get(key))}, this "

@@ -91,6 +91,24 @@ def persistent_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
+def parameters_of(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The entries of a state that are parameters of a model.
+
+    Args:
+        model: any module.
+        state: parameter and buffer names -> values.
+
+    Returns:
+        The same mapping without buffers and foreign names.
+
+    Example:
+        >>> list(parameters_of(nn.Linear(1, 1), {"weight": torch.ones(1, 1), "x": torch.ones(1)}))
+        ['weight']
+    """
+    names = {name for name, _ in model.named_parameters()}
+    return {name: value for name, value in state.items() if name in names}
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The one device a model lives on.
 

@@ -127,8 +127,9 @@ def _unique_names(key: str, names: Sequence[Any]) -> list[str]:
 
 def _shape(parameter: _Header) -> tuple[int, ...]:
     shape = parameter.get("shape", list)
-    if not all(type(size) is int and size >= 0 for size in shape):
-        raise DamagedFile(f"shape {shape!r} is not a list of sizes")
+    # Beyond 64 dimensions numpy and torch give up.
+    if len(shape) > 64 or not all(type(size) is int and size >= 0 for size in shape):
+        raise DamagedFile(f"shape {str(shape)[:80]} is not a list of at most 64 sizes")
     return tuple(shape)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -144,7 +144,9 @@ class TicketSet(Mapping[str, Ticket]):
             for k, t in enumerate(self.values())
         ]
         headers = ["ticket", "kept", "sparsity", "similarity", "over chance", "own bytes"]
-        table = tabulate(rows, headers=headers, floatfmt=".3f", intfmt=",", disable_numparse=[0, 1, 2])
+        table = tabulate(
+            rows, headers=headers, floatfmt=".3f", intfmt=",", disable_numparse=[0, 1, 2]
+        )
         total = sum(mask.numel() for mask in masks[0].values())
         empty = [f"{t.name}: {', '.join(t.empty_masks)}" for t in self.values() if t.empty_masks]
         lines = [table, "", f"union {self.active_parameters():,} of {total:,} prunable weights"]
@@ -229,7 +231,8 @@ class TicketSet(Mapping[str, Ticket]):
 
         Raises:
             NothingPrunable: a model carries no ``torch.nn.utils.prune`` mask.
-            InvalidTicket: a mask holds values other than 0 and 1, or the models disagree.
+            InvalidTicket: not a module, a mask holds values other than 0 and 1, the models
+                disagree, or the uses of a tied parameter do.
         """
         named = models if isinstance(models, Mapping) else {name: models}
         return cls([Ticket(key, *torch_prune.read_masks(key, m)) for key, m in named.items()])
@@ -266,6 +269,7 @@ class TicketSet(Mapping[str, Ticket]):
 
         Raises:
             FileNotFoundError: there is no such file.
+            IsADirectoryError: the path is a folder.
             DamagedFile: it is damaged, truncated, foreign, or of an unknown version.
         """
         return cls.from_file(ticket_file.load(path))
@@ -277,10 +281,10 @@ def _moved(
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def _by_name(tickets: Sequence[Ticket]) -> dict[str, Ticket]:
-    tickets = list(tickets)
+def _by_name(given: Iterable[Ticket]) -> dict[str, Ticket]:
+    tickets = list(given) if isinstance(given, Iterable) else []
     if not tickets or not all(isinstance(ticket, Ticket) for ticket in tickets):
-        raise InvalidTicket(f"TicketSet takes a sequence of at least one Ticket, got {tickets!r}")
+        raise InvalidTicket(f"TicketSet takes a sequence of at least one Ticket, got {given!r}")
     first = tickets[0]
     shapes = {name: mask.shape for name, mask in first.masks.items()}
     result: dict[str, Ticket] = {}

@@ -25,7 +25,8 @@ def read_masks(
 
     Raises:
         NothingPrunable: the model carries no ``torch.nn.utils.prune`` mask.
-        InvalidTicket: a mask holds values other than 0 and 1.
+        InvalidTicket: not a module, a mask holds values other than 0 and 1, or the uses of a tied
+            parameter have different masks.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2))
@@ -33,18 +34,31 @@ def read_masks(
         >>> int(read_masks("pruned", model)[0]["0.weight"].sum())
         3
     """
-    parameters = dict(model.named_parameters())
+    if not isinstance(model, nn.Module):
+        raise InvalidTicket(
+            f"from_torch_prune takes a module, or ticket name -> module, got "
+            f"{type(model).__name__} for {name!r}"
+        )
+    originals = dict(model.named_parameters(remove_duplicate=False))
     persistent = model.state_dict().keys()
     masks: dict[str, torch.Tensor] = {}
     state: dict[str, torch.Tensor] = {}
+    first_uses: dict[int, str] = {}
     for key, buffer in model.named_buffers():
         bare = key.removesuffix(_SUFFIX)
-        if bare != key and f"{bare}_orig" in parameters:
-            if not bool(((buffer == 0) | (buffer == 1)).all()):
-                raise InvalidTicket(f"{name!r}: {key!r} holds values other than 0 and 1")
-            masks[bare] = buffer.bool()
-        elif key in persistent:
-            state[key] = buffer.detach().clone()
+        original = originals.get(f"{bare}_orig") if bare != key else None
+        if original is None:
+            if key in persistent:
+                state[key] = buffer.detach().clone()
+            continue
+        if not bool(((buffer == 0) | (buffer == 1)).all()):
+            raise InvalidTicket(f"{name!r}: {key!r} holds values other than 0 and 1")
+        first = first_uses.setdefault(id(original), bare)
+        if not torch.equal(masks.setdefault(first, buffer.bool()), buffer.bool()):
+            raise InvalidTicket(
+                f"{name!r}: {first!r} and {bare!r} are one tied parameter under two different "
+                "masks: prune every use alike"
+            )
     if not masks:
         raise NothingPrunable(
             f"model {name!r} carries no torch.nn.utils.prune mask: call a prune.* method on its "
@@ -57,7 +71,8 @@ def apply_masks(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
     """Put masks on a bare model as ``torch.nn.utils.prune`` does, in place.
 
     Args:
-        model: the model; its masked parameters are renamed to ``..._orig``.
+        model: the model; its masked parameters are renamed to ``..._orig``, tied ones at every
+            use.
         masks: parameter name -> bool mask.
 
     Example:
@@ -66,8 +81,9 @@ def apply_masks(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
         >>> model[0].weight_mask
         tensor([[1., 0.]])
     """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     for key, mask in masks.items():
-        module_name, _, local = key.rpartition(".")
-        module = model.get_submodule(module_name)
-        device = getattr(module, local).device
-        prune.custom_from_mask(module, local, mask.to(device))  # type: ignore[no-untyped-call]
+        tied = [name for name, other in parameters.items() if other is parameters[key]]
+        for module_name, _, local in (name.rpartition(".") for name in tied):
+            module = model.get_submodule(module_name)
+            prune.custom_from_mask(module, local, mask.to(parameters[key].device))

@@ -148,6 +148,25 @@ def check_gradients(
             )
 
 
+def check_finite(tensors: Mapping[str, torch.Tensor], where: object) -> None:
+    """Refuse trained tensors with NaN or infinity, which a finite loss does not rule out.
+
+    Args:
+        tensors: name -> values.
+        where: for the message.
+
+    Raises:
+        TrainingDiverged: naming the first tensor that is not finite.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise TrainingDiverged(
+                f"{where}: {name!r} holds NaN or infinity after a step, although the loss was "
+                "finite. Lower the learning rate or clip gradients; what was finished before is "
+                "kept"
+            )
+
+
 def check_model_unused(model: nn.Module, where: Where) -> None:
     """After a backward pass on copies of a model's parameters: its own saw no gradient.
 

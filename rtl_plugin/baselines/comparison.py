@@ -6,18 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtl_plugin.baselines.methods import METHODS, method_named
-from rtl_plugin.baselines.scoring import GroupedClassification, Protocol
+from rtl_plugin.baselines.methods import POOLED_METHODS, method_named
+from rtl_plugin.baselines.preflight import (
+    check_models,
+    check_pooled_batches,
+    check_scoring,
+    chosen_methods,
+    chosen_seeds,
+    recorded_arguments,
+)
+from rtl_plugin.baselines.scoring import GROUP_METRIC, GroupedClassification, Protocol
 from rtl_plugin.baselines.seed_run import SeedRun
 from rtl_plugin.baselines.settings import BuildModel, SingleModel, TrainingSettings
 from rtl_plugin.data_groups import DataGroups
-from rtl_plugin.discovery.importance import importance_from
-from rtl_plugin.discovery.plan import callable_name
+from rtl_plugin.data_groups.loading import preserved_generators
 from rtl_plugin.discovery.sparsity_schedules import SparsitySchedule
-from rtl_plugin.errors import InvalidArgument
+from rtl_plugin.errors import InvalidArgument, RunFolderMismatch
 from rtl_plugin.evaluation import confidence_interval
-from rtl_plugin.fingerprint import model_structure, model_values
+from rtl_plugin.fingerprint import model_values
 from rtl_plugin.optimizers import OptimizerFactory
+from rtl_plugin.randomness import derived_seed, forked
 from rtl_plugin.reports.tables import comparison_table
 from rtl_plugin.run_folder import RunFolder
 from rtl_plugin.training_step import Loss
@@ -50,7 +58,8 @@ class Comparison:
             InvalidArgument: an unknown metric or style.
         """
         known = list(dict.fromkeys(row["metric"] for row in self.rows))
-        chosen = [m for m in known if " in " not in m] if metrics is None else list(metrics)
+        common = [m for m in known if m == self.headline or not m.startswith(GROUP_METRIC)]
+        chosen = common if metrics is None else list(metrics)
         unknown = [metric for metric in chosen if metric not in known]
         if unknown:
             raise InvalidArgument(f"unknown metrics {unknown}: one of {', '.join(known)}")
@@ -71,7 +80,7 @@ def compare(
     steps: int,
     epochs: int,
     optimizer: OptimizerFactory,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     protocol: Protocol | None = None,
     single: SingleModel | None = None,
@@ -82,8 +91,9 @@ def compare(
 ) -> Comparison:
     """Train methods with the same budget over seeds and measure them on one split.
 
-    Every method sees the same number of samples: a single model gets the steps of all K tickets
-    together, on batches that mix the groups.
+    Every method trains on the same number of batches: a single model gets those of all K tickets
+    together, mixing the groups, and methods that need no discovery (dense, random tickets) retrain
+    for as many batches more (rounded up to whole batches an epoch).
 
     Args:
         build_model: ``seed -> nn.Module``; called afresh for every training, under a seed of its
@@ -95,7 +105,8 @@ def compare(
         epochs: retraining epochs.
         optimizer: as for ``discover``.
         methods: names among ``"adaptive tickets"``, ``"IMP single"``, ``"IMP multiple"``,
-            ``"dense"``, ``"shared mask"``, ``"random tickets"``, ``"shared statistics"``.
+            ``"dense"``, ``"shared mask"``, ``"random tickets"``, ``"shared statistics"``; None
+            takes all (without ``"shared mask"`` where ``single`` is given).
         seeds: one training of every method each.
         protocol: how to score: ``rtl.protocols.GroupedClassification`` (the default),
             ``OneVsRest`` or ``MeanOfMetric``.
@@ -110,8 +121,11 @@ def compare(
         Means with 95 % confidence intervals over seeds, and the raw results.
 
     Raises:
-        InvalidArgument: an unknown method, no seeds, or another argument out of range.
-        InvalidGroups: a group lacks the split that is asked for.
+        InvalidArgument: an unknown method, no seeds, a ``build_model`` that is not deterministic,
+            or another argument out of range.
+        InvalidGroups: a group lacks a split that scoring needs, or one model cannot train on the
+            groups' batches together.
+        MissingExtra: scikit-learn or scipy is not installed.
         RunFolderMismatch: the run folder was made with other arguments.
 
     Example:
@@ -136,22 +150,18 @@ def compare(
         Stefański, Presta, Byra, Routing the Lottery, arXiv 2601.22141, protocol and baselines.
     """
     settings = TrainingSettings(schedule, steps, epochs, optimizer, **recipe)
-    chosen = list(methods)
-    for name in chosen:
-        method_named(name)
-    seeds = list(seeds)
-    if not seeds or not chosen or len(set(seeds)) < len(seeds) or len(set(chosen)) < len(chosen):
-        raise InvalidArgument(f"need distinct seeds and methods, got {seeds} and {chosen}")
-    if split not in ("test", "validation"):
-        raise InvalidArgument(f"split must be 'test' or 'validation', got {split!r}")
     protocol = protocol or GroupedClassification()
+    chosen, seeds = chosen_methods(methods, single), chosen_seeds(seeds)
+    check_scoring(protocol, groups, chosen, single, split)
+    check_pooled_batches(groups, chosen)
     folder = RunFolder(run_folder, "compare") if run_folder is not None else None
     root = None if folder is None else Path(folder.root)
     raw = []
     for seed in seeds:
         run = SeedRun(build_model, groups, loss, settings, seed, root, single)
+        check_models(run)
         if folder is not None:
-            folder.open(_arguments(run, settings, protocol, split, task, build_model))
+            folder.open(recorded_arguments(run, protocol, split, task))
         raw += [_measured(name, run, protocol, split, folder) for name in chosen]
     rows = _rows(raw, schedule.target, task)
     result = Comparison(rows, raw, protocol.headline)
@@ -161,34 +171,6 @@ def compare(
     return result
 
 
-def _arguments(
-    run: SeedRun,
-    settings: TrainingSettings,
-    protocol: Protocol,
-    split: str,
-    task: str,
-    build_model: BuildModel,
-) -> dict[str, Any]:
-    importance = importance_from(settings.importance)
-    return {
-        "groups": run.groups.signature(),
-        "schedule": settings.schedule.description(),
-        "steps": settings.steps,
-        "epochs": settings.epochs,
-        "floor": settings.floor,
-        "importance": f"{type(importance).__module__}.{type(importance).__qualname__}",
-        "rewind_to": settings.rewind_to,
-        "private_parameters": list(settings.private_parameters),
-        "build_model": callable_name(build_model),
-        "loss": callable_name(run.loss),
-        "optimizer": callable_name(settings.optimizer),
-        "model": model_structure(run.model()),
-        "protocol": type(protocol).__name__,
-        "split": split,
-        "task": task,
-    }
-
-
 def _measured(
     name: str, run: SeedRun, protocol: Protocol, split: str, folder: RunFolder | None
 ) -> dict[str, Any]:
@@ -196,13 +178,15 @@ def _measured(
     if folder is not None:
         path = folder.result(f"{name.replace(' ', '-')}-seed-{run.seed}")
         if path.exists():
-            return folder.read_json(path)
+            return _remembered(name, run, protocol, folder, path)
     trained = method_named(name)(run)
+    with forked(derived_seed(run.seed, "score", name)), preserved_generators(run.groups):
+        metrics = protocol.score(trained, run.groups, split)
     result = {
         "method": name,
         "seed": run.seed,
         "theta_0": model_values(run.model(single=trained.single)),
-        "metrics": protocol.score(trained, run.groups, split),
+        "metrics": metrics,
         "parameters": trained.parameters,
         "bytes": trained.bytes,
     }
@@ -210,6 +194,20 @@ def _measured(
         folder.write_json(path, result)
         folder.log("measured", method=name, seed=run.seed)
     return result
+
+
+def _remembered(
+    name: str, run: SeedRun, protocol: Protocol, folder: RunFolder, path: Path
+) -> dict[str, Any]:
+    result = folder.read_json(path)
+    if result.get("theta_0") != model_values(run.model(single=name in POOLED_METHODS)):
+        raise RunFolderMismatch(
+            f"{path} was measured from other initial weights than build_model({run.seed}) gives "
+            "now: use another run_folder, or the build_model that it was made with"
+        )
+    # JSON objects are written with sorted keys, and the order of rows must not tell a resume.
+    metrics = {metric: result["metrics"][metric] for metric in protocol.metrics(run.groups)}
+    return {**result, "metrics": metrics}
 
 
 def _rows(raw: list[dict[str, Any]], sparsity: float, task: str) -> list[dict[str, Any]]:

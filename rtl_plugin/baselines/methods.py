@@ -44,17 +44,15 @@ def shared_statistics(run: SeedRun) -> TrainedMethod:
 
 def shared_mask(run: SeedRun) -> TrainedMethod:
     """Ablation: one mask for all groups, statistics private."""
-    if run.has_own_single_model:
-        raise InvalidArgument(
-            "'shared mask' needs the single model to have the tickets' structure: leave it out of "
-            "methods= for one-vs-rest groups"
-        )
     return _shared("shared mask", run, run.shared_mask_tickets())
 
 
 def random_tickets(run: SeedRun) -> TrainedMethod:
-    """Ablation: random tickets of the same sparsity, statistics private."""
-    return _shared("random tickets", run, run.random_tickets())
+    """Ablation: random tickets of the same sparsity, statistics private.
+
+    They need no discovery, so they retrain for as many batches more.
+    """
+    return _shared("random tickets", run, run.random_tickets(), discovered=False)
 
 
 def imp_single(run: SeedRun) -> TrainedMethod:
@@ -63,7 +61,7 @@ def imp_single(run: SeedRun) -> TrainedMethod:
 
 
 def dense(run: SeedRun) -> TrainedMethod:
-    """Baseline: one dense model on all data."""
+    """Baseline: one dense model on all data, trained for the discovery's batches too."""
     return _single("dense", run, run.full_ticket(), masked=False)
 
 
@@ -89,6 +87,9 @@ METHODS: Mapping[str, Callable[[SeedRun], TrainedMethod]] = {
     "shared statistics": shared_statistics,
 }
 
+# These train one model on all groups' data together.
+POOLED_METHODS = ("IMP single", "dense")
+
 
 def method_named(name: str) -> Callable[[SeedRun], TrainedMethod]:
     """The method of a name.
@@ -112,10 +113,16 @@ def method_named(name: str) -> Callable[[SeedRun], TrainedMethod]:
 
 
 def _shared(
-    name: str, run: SeedRun, tickets: TicketSet, own_statistics: bool = True
+    name: str,
+    run: SeedRun,
+    tickets: TicketSet,
+    *,
+    own_statistics: bool = True,
+    discovered: bool = True,
 ) -> TrainedMethod:
+    folder = name.replace(" ", "-")
     model, trained = run.retrain_tickets(
-        tickets, name.replace(" ", "-"), own_statistics=own_statistics
+        tickets, folder, own_statistics=own_statistics, discovered=discovered
     )
     mixture = MixtureOfMasks(model, trained)
     predictors = {group: mixture.export(group) for group in run.groups}
@@ -124,7 +131,7 @@ def _shared(
 
 
 def _single(name: str, run: SeedRun, ticket: TicketSet, masked: bool) -> TrainedMethod:
-    model, trained = run.retrain_single(ticket, name.replace(" ", "-"))
+    model, trained = run.retrain_single(ticket, name.replace(" ", "-"), discovered=masked)
     plain = MixtureOfMasks(model, trained).export("all")
     size = _stored_bytes(model, trained, masked)
     predictors = dict.fromkeys(run.groups, plain)

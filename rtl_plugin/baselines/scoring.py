@@ -26,6 +26,9 @@ Labels = npt.NDArray[np.int64]
 Predict = Callable[[Any, Any], torch.Tensor]
 UserMetric = Callable[[Any, Any], Any]
 
+GROUP_METRIC = "accuracy in "
+_ONE_VS_REST = ("balanced accuracy", "precision", "recall", "calibrated balanced accuracy")
+
 
 def _loader(groups: DataGroups, name: str, split: str) -> Iterable[Any]:
     loader: Iterable[Any] | None = getattr(groups[name], split)
@@ -68,6 +71,11 @@ class GroupedClassification:
     predict: Predict = call_on_input
     headline: str = "accuracy"
 
+    def metrics(self, groups: DataGroups) -> tuple[str, ...]:
+        """The metrics' names, in the order of tables."""
+        of_groups = (f"{GROUP_METRIC}{name}" for name in groups)
+        return ("accuracy", "worst group", *of_groups, *_ONE_VS_REST)
+
     def score(self, trained: TrainedMethod, groups: DataGroups, split: str) -> dict[str, float]:
         """Score a trained method on a split."""
         per_group = {
@@ -85,7 +93,7 @@ class GroupedClassification:
         return {
             "accuracy": float(summary["mean"]),
             "worst group": float(summary["worst"]),
-            **{f"accuracy in {name}": float(value) for name, value in accuracy.items()},
+            **{f"{GROUP_METRIC}{name}": float(value) for name, value in accuracy.items()},
             **_one_vs_rest(scores, labels, calibration, "argmax"),
         }
 
@@ -102,12 +110,8 @@ def _one_vs_rest(
 ) -> dict[str, float]:
     paper = one_vs_rest_metrics(scores, labels, rule=rule)  # type: ignore[arg-type]
     matched = one_vs_rest_metrics(scores, labels, thresholds=calibrate_thresholds(*calibration))
-    return {
-        "balanced accuracy": paper["balanced_accuracy"],
-        "precision": paper["precision"],
-        "recall": paper["recall"],
-        "calibrated balanced accuracy": matched["balanced_accuracy"],
-    }
+    values = (paper["balanced_accuracy"], paper["precision"], paper["recall"])
+    return dict(zip(_ONE_VS_REST, (*values, matched["balanced_accuracy"]), strict=True))
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,10 @@ class OneVsRest:
     predict: Predict = call_on_input
     headline: str = "balanced accuracy"
 
+    def metrics(self, groups: DataGroups) -> tuple[str, ...]:
+        """The metrics' names, in the order of tables."""
+        return ("accuracy", *_ONE_VS_REST)
+
     def score(self, trained: TrainedMethod, groups: DataGroups, split: str) -> dict[str, float]:
         """Score a trained method on a split."""
         scores, labels = self._scores(trained, groups, split)
@@ -156,7 +164,20 @@ class OneVsRest:
             outputs, member = _outputs(model, _loader(groups, name, split), self.predict)
             columns.append(outputs.reshape(-1))
             members.append(member)
-        return np.stack(columns, axis=1), np.stack(members, axis=1).argmax(axis=1)
+        labels = _one_group_each(members, split)
+        return np.stack(columns, axis=1), labels
+
+
+def _one_group_each(members: list[npt.NDArray[Any]], split: str) -> Labels:
+    lengths = sorted({len(member) for member in members})
+    if len(lengths) > 1 or not (np.stack(members, axis=1).sum(axis=1) == 1).all():
+        raise InvalidGroups(
+            f"one-vs-rest needs every group's {split} batches to hold the same samples in the same "
+            f"order, each in exactly one group; got {lengths} samples: make the groups with "
+            "DataGroups.from_labels"
+        )
+    labels: Labels = np.stack(members, axis=1).argmax(axis=1)
+    return labels
 
 
 @dataclass(frozen=True)
@@ -181,6 +202,10 @@ class MeanOfMetric:
     def headline(self) -> str:
         """The metric's name."""
         return self.name
+
+    def metrics(self, groups: DataGroups) -> tuple[str, ...]:
+        """The metrics' names, in the order of tables."""
+        return (self.name, "worst group")
 
     def score(self, trained: TrainedMethod, groups: DataGroups, split: str) -> dict[str, float]:
         """Score a trained method on a split."""

@@ -1,6 +1,7 @@
 """One seed of a comparison: fresh models, and discoveries that several methods share."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -48,13 +49,13 @@ class SeedRun:
         single: SingleModel | None = None,
     ) -> None:
         self.groups, self.loss, self.settings, self.seed = groups, loss, settings, seed
-        self._build, self._root = build_model, root
-        self._single = single or SingleModel(build_model, loss)
+        self.build_model, self._root = build_model, root
+        self.single = single or SingleModel(build_model, loss)
         self.has_own_single_model = single is not None
 
     def model(self, *, single: bool = False) -> nn.Module:
         """A fresh model at this seed's initialisation."""
-        build = self._single.build_model if single else self._build
+        build = self.single.build_model if single else self.build_model
         with forked(derived_seed(self.seed, "build")):
             return build(self.seed)
 
@@ -72,7 +73,7 @@ class SeedRun:
     def pooled_ticket(self) -> TicketSet:
         """One ticket for all data, found with as many samples as all groups' tickets together."""
         steps = self.settings.steps * len(self.groups)
-        loss = self._single.loss
+        loss = self.single.loss
         return self._discover(self.model(single=True), self.pooled, loss, steps, "pooled")
 
     def _discover(
@@ -88,20 +89,42 @@ class SeedRun:
         )  # fmt: skip
 
     def retrain_tickets(
-        self, tickets: TicketSet, name: str, *, own_statistics: bool = True
+        self,
+        tickets: TicketSet,
+        name: str,
+        *,
+        own_statistics: bool = True,
+        discovered: bool = True,
     ) -> tuple[nn.Module, TicketSet]:
         """Retrain tickets jointly on a fresh model: the trained model and tickets."""
         model, tickets = self.model(), _copied(tickets)
-        private = self.settings.private_parameters if own_statistics else ()
-        self._retrain(model, tickets, self.groups, self.loss, name, None, private, own_statistics)
+        private = self.settings.private_parameters
+        batches = self._batches(discovered)
+        self._retrain(
+            model, tickets, self.groups, self.loss, name, batches, private, own_statistics
+        )
         return model, tickets
 
-    def retrain_single(self, ticket: TicketSet, name: str) -> tuple[nn.Module, TicketSet]:
+    def retrain_single(
+        self, ticket: TicketSet, name: str, *, discovered: bool = True
+    ) -> tuple[nn.Module, TicketSet]:
         """Retrain the single model under one ticket on all data."""
         model, ticket = self.model(single=True), _copied(ticket)
-        batches = len(self.groups) * balanced_length(self.groups)
-        self._retrain(model, ticket, self.pooled, self._single.loss, name, batches, (), True)
+        batches = len(self.groups) * self._batches(discovered)
+        self._retrain(model, ticket, self.pooled, self.single.loss, name, batches, (), True)
         return model, ticket
+
+    def _batches(self, discovered: bool) -> int:
+        """Batches of every group in an epoch; without a discovery, its share comes on top."""
+        batches = balanced_length(self.groups)
+        if discovered:
+            return batches
+        chosen = select_prunable(self.model(), self.settings.prunable)
+        rounds = self.settings.schedule.rounds_for(sum(p.numel() for p in chosen.values()))
+        spared = rounds * self.settings.steps + math.ceil(
+            self.settings.rewind_to / len(self.groups)
+        )
+        return batches + math.ceil(spared / self.settings.epochs)
 
     def retrain_alone(self, tickets: TicketSet, group: str) -> tuple[nn.Module, TicketSet]:
         """Retrain one group's ticket on a model that nobody shares."""
@@ -139,12 +162,13 @@ class SeedRun:
         model = self.model(single=True)
         chosen = select_prunable(model, self.settings.prunable)
         masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in chosen.items()}
-        return _ticket_set(model, {"all": masks})
+        return _ticket_set(model, {"all": masks}, None)
 
     def shared_mask_tickets(self) -> TicketSet:
         """The pooled ticket's mask for every group, each with statistics of its own."""
         pooled = next(iter(self.pooled_ticket.values()))
-        return self._tickets_of({name: dict(pooled.masks) for name in self.groups})
+        masks = {name: dict(pooled.masks) for name in self.groups}
+        return _ticket_set(self.model(), masks, self.pooled_ticket.rewind_state)
 
     def random_tickets(self) -> TicketSet:
         """Random masks of the schedule's final sparsity, with the same floors, one a group."""
@@ -157,21 +181,24 @@ class SeedRun:
                 scores = Random().scores(chosen, {})
             alive = {n: torch.ones_like(p, dtype=torch.bool) for n, p in chosen.items()}
             masks[name] = keep_top(scores, alive, count, floors).masks
-        return self._tickets_of(masks)
-
-    def _tickets_of(self, masks: dict[str, dict[str, torch.Tensor]]) -> TicketSet:
-        return _ticket_set(self.model(), masks)
+        return _ticket_set(self.model(), masks, None)
 
 
-def _state(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: buffer.detach().clone() for name, buffer in persistent_buffers(model).items()}
-
-
-def _ticket_set(model: nn.Module, masks: dict[str, dict[str, torch.Tensor]]) -> TicketSet:
+def _ticket_set(
+    model: nn.Module,
+    masks: dict[str, dict[str, torch.Tensor]],
+    rewind_state: dict[str, torch.Tensor] | None,
+) -> TicketSet:
+    buffers = persistent_buffers(model)
+    own = buffers if rewind_state is None else {name: rewind_state[name] for name in buffers}
     return TicketSet(
-        [Ticket(name, of_group, _state(model)) for name, of_group in masks.items()],
+        [
+            Ticket(name, of_group, {n: value.detach().clone() for n, value in own.items()})
+            for name, of_group in masks.items()
+        ],
         structure=model_structure(model),
         theta_0=model_values(model),
+        rewind_state=rewind_state,
     )
 
 

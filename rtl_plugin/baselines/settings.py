@@ -23,7 +23,7 @@ class TrainingSettings:
     Args:
         schedule: sparsity after each round, for every method that prunes.
         steps: discovery steps of every (round, group); a single model gets K times as many, on
-            the groups' data pooled, so that all methods see the same number of samples.
+            the groups' data pooled.
         epochs: retraining epochs of M batches of every group; a single model gets K * M batches.
         optimizer: ``params -> optimizer`` or ``params -> (optimizer, lr_scheduler)``.
         prunable: as for ``discover``.

@@ -9,7 +9,8 @@ from typing import Any
 from rtl_plugin import baselines
 from rtl_plugin.baselines.methods import METHODS
 from rtl_plugin.checkpoint import write_atomically
-from rtl_plugin.cli.named_objects import load_object
+from rtl_plugin.cli.arguments import at_least_one, wrapped
+from rtl_plugin.cli.named_objects import called, load_object
 from rtl_plugin.discovery import GeometricSchedule
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.tasks import ComparisonTask
@@ -18,9 +19,10 @@ from rtl_plugin.tasks.digits import digits_task
 _HELP = "compare adaptive tickets with baselines and ablations on a task"
 _EPILOG = """\
 A task of your own is a function that returns rtl_plugin.tasks.ComparisonTask:
-  rtl-plugin compare my_module:my_task --sparsity 0.9 --seeds 5 --run-folder runs/mine
+  rtl-plugin compare my_module:my_task --seeds 5 --run-folder runs/mine
+  rtl-plugin compare --methods 'adaptive tickets' 'IMP single' --split validation
 
-Methods: """ + ", ".join(METHODS)
+""" + wrapped("Methods: " + ", ".join(f"'{name}'" for name in METHODS))
 
 
 def add_parser(commands: Any) -> None:
@@ -35,22 +37,53 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "task", nargs="?", default="digits", help="'digits' (default) or package.module:function"
     )
-    parser.add_argument("--sparsity", type=float, default=0.9, help="in (0, 1); default 0.9")
-    parser.add_argument("--rounds", type=int, default=4, help="pruning rounds; default 4")
-    parser.add_argument("--steps", type=int, default=25, help="steps a round and group; default 25")
-    parser.add_argument("--epochs", type=int, default=1, help="retraining epochs; default 1")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds; default 3")
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", default=list(METHODS))
-    parser.add_argument("--metrics", nargs="+", metavar="METRIC", help="columns of the table")
-    parser.add_argument("--split", choices=("test", "validation"), default="test")
-    parser.add_argument("--run-folder", type=Path, help="checkpoint here; run again to resume")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write JSON; - for the screen")
+    parser.add_argument(
+        "--sparsity", type=float, default=0.9, metavar="S", help="in (0, 1); default 0.9"
+    )
+    for name, default, text in (
+        ("rounds", 4, "pruning rounds"),
+        ("steps", 25, "steps a round and group"),
+        ("epochs", 1, "retraining epochs"),
+        ("seeds", 3, "number of seeds: 0, 1, ..."),
+    ):
+        parser.add_argument(
+            f"--{name}", type=at_least_one, default=default, metavar="N",
+            help=f"{text}; default {default}",
+        )  # fmt: skip
+    parser.add_argument(
+        "--methods", nargs="+", metavar="METHOD", help="see below; default: all that fit the task"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="METRIC",
+        help="columns of the table; default: all but those of single groups",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("test", "validation"),
+        default="test",
+        help="measure on the test split (default), or on the validation split to tune",
+    )
+    parser.add_argument(
+        "--run-folder",
+        type=Path,
+        metavar="FOLDER",
+        help="checkpoint here; the same command again resumes",
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write rows and raw results as JSON too; - prints them instead of the table",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the comparison and print or write it."""
     task = task_named(arguments.task)
+    _check_outputs(arguments, task)
     result = baselines.compare(
         task.build_model,
         task.groups,
@@ -77,6 +110,16 @@ def run(arguments: argparse.Namespace) -> None:
     sys.stdout.write(result.table(arguments.metrics) + "\n")
 
 
+def _check_outputs(arguments: argparse.Namespace, task: ComparisonTask) -> None:
+    """What would fail when everything is trained, after hours."""
+    known = task.protocol.metrics(task.groups)
+    unknown = [metric for metric in arguments.metrics or () if metric not in known]
+    if unknown:
+        raise InvalidArgument(f"unknown metrics {unknown}: the task has {', '.join(known)}")
+    if arguments.json is not None and arguments.json.is_dir():
+        raise InvalidArgument(f"--json takes a file, {arguments.json} is a folder")
+
+
 def task_named(name: str) -> ComparisonTask:
     """The task of a command line.
 
@@ -92,7 +135,7 @@ def task_named(name: str) -> ComparisonTask:
     if name == "digits":
         return digits_task()
     found = load_object(name)
-    task = found() if callable(found) else found
+    task = found if isinstance(found, ComparisonTask) else called(name, found)
     if not isinstance(task, ComparisonTask):
         raise InvalidArgument(f"{name} gave a {type(task).__name__}, not a ComparisonTask")
     return task

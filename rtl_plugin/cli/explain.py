@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rtl_plugin import prunable
-from rtl_plugin.cli.named_objects import load_object
+from rtl_plugin.cli.named_objects import called, load_object
 from rtl_plugin.errors import InvalidArgument
 
 _HELP = "print every parameter of a model with its verdict and the reason"
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the table or the JSON; an error when nothing is prunable."""
     model = load_object(arguments.model)
     if not isinstance(model, torch.nn.Module):
-        model = model() if callable(model) else model
+        model = called(arguments.model, model)
     if not isinstance(model, torch.nn.Module):
         raise InvalidArgument(f"{arguments.model} gave a {type(model).__name__}, not an nn.Module")
     if not arguments.json:

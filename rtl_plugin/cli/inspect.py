@@ -8,8 +8,10 @@ from typing import Any
 
 from rtl_plugin import ticket_file
 from rtl_plugin.checkpoint import read_kind
+from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.tickets import TicketSet
 
+_KINDS = ("tickets", "mixture")
 _HELP = "check a ticket or mixture file and print what it holds"
 
 
@@ -24,6 +26,11 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the file's summary; an error when it is damaged or foreign."""
     kind = read_kind(arguments.file)
+    if kind not in _KINDS:
+        raise InvalidArgument(
+            f"{arguments.file} is a {kind} of a run folder: inspect reads files of TicketSet.save "
+            "and MixtureOfMasks.save"
+        )
     content = ticket_file.load(arguments.file, kind)
     tickets = TicketSet.from_file(content)
     if arguments.json:

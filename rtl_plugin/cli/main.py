@@ -8,9 +8,11 @@ from rtl_plugin.cli import compare, explain, inspect, quickstart
 from rtl_plugin.errors import RtlError
 
 _DESCRIPTION = """\
-Adaptive lottery tickets: one sparse subnetwork for every group of the data, on shared weights.
+Adaptive lottery tickets: one sparse subnetwork for every group of the data, on
+shared weights. Every command has its own --help.
 
-Exit codes: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 interrupted.
+Exit codes: 0 done, 1 an error that the message explains, 2 a wrong command
+line, 130 interrupted.
 """
 
 
@@ -24,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
 
     Example:
-        >>> main(["explain", "torch.nn:Identity"])
+        >>> main(["inspect", "no-such-file"])
         1
     """
     parser = argparse.ArgumentParser(

@@ -1,6 +1,7 @@
 """Objects named on the command line as ``package.module:name``."""
 
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,3 +40,34 @@ def load_object(spec: str) -> Any:
             raise InvalidArgument(f"{module_name!r} has no {name!r}")
         found = getattr(found, part)
     return found
+
+
+def called(spec: str, found: Any) -> Any:
+    """What a function or class that a command line names returns.
+
+    Args:
+        spec: how the command line named it.
+        found: the object.
+
+    Returns:
+        The result of calling it without arguments, or the object itself where it is not callable.
+
+    Raises:
+        InvalidArgument: it needs arguments.
+
+    Example:
+        >>> called("builtins:dict", dict)
+        {}
+    """
+    if not callable(found):
+        return found
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise InvalidArgument(
+            f"{spec} cannot be called without arguments ({error}): name a function that builds "
+            "the object"
+        ) from error
+    except ValueError:  # some built-ins do not tell their signature
+        pass
+    return found()

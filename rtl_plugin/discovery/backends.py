@@ -13,7 +13,12 @@ from rtl_plugin.discovery.importance import checked_scores
 from rtl_plugin.discovery.plan import DiscoveryPlan
 from rtl_plugin.discovery.rewinding import RewindPoint, verify_rewind
 from rtl_plugin.errors import InvalidArgument
-from rtl_plugin.masked_forward import MaskedModel, TensorSlots, mask_parameters
+from rtl_plugin.masked_forward import (
+    MaskedModel,
+    TensorSlots,
+    mask_parameters,
+    masked_backward,
+)
 from rtl_plugin.nested import to_device
 from rtl_plugin.optimizers import build_optimizer
 from rtl_plugin.progress import Progress
@@ -21,6 +26,7 @@ from rtl_plugin.randomness import derived_seed, forked
 from rtl_plugin.training_step import (
     LossLog,
     Where,
+    check_finite,
     check_gradients,
     check_model_unused,
     checked_loss,
@@ -70,7 +76,8 @@ def sequential(
     for group, alive in masks.items():
         with forked(derived_seed(plan.seed, "discover", round, group)):
             run = _GroupRun(plan, point, alive, Where("discover", group, "round", round))
-            yield group, run.train(progress)
+            trained = run.train(progress)
+        yield group, trained  # outside the fork, whose end must not wait for the caller
 
 
 class _GroupRun:
@@ -104,6 +111,7 @@ class _GroupRun:
                 self._scheduler.step()
             self._optimizer.zero_grad(set_to_none=True)
         loss = log.mean()
+        check_finite(self._leaves, f"{self._where}, step {steps}")
         return Trained(self._scores(), loss)
 
     def _backward(self, look: bool) -> torch.Tensor:
@@ -111,7 +119,7 @@ class _GroupRun:
         masked = mask_parameters(self._leaves, self._masks)
         view = MaskedModel(self._plan.model, self._slots, masked, self._buffers)
         loss = checked_loss(self._plan.loss, view, batch, self._where)
-        loss.backward()
+        masked_backward(view, loss)
         if look:
             check_model_unused(self._plan.model, self._where)
             check_gradients(self._leaves, self._masks, self._where)

@@ -151,3 +151,25 @@ def checked_scores(
         if bool(torch.isnan(scores[name]).any()):
             raise InvalidArgument(f"{kind} gave NaN scores for {name!r}: they cannot rank weights")
     return {name: scores[name].detach() for name in values}
+
+
+def describe_importance(importance: str | Importance) -> dict[str, str]:
+    """Class and settings of an importance, for comparing runs.
+
+    Args:
+        importance: as for :func:`importance_from`.
+
+    Returns:
+        ``class`` and one entry an attribute, as text.
+
+    Example:
+        >>> describe_importance("magnitude")
+        {'class': 'rtl_plugin.discovery.importance.Magnitude'}
+    """
+    found = importance_from(importance)
+    settings = {
+        key: repr(value)
+        for key, value in sorted(getattr(found, "__dict__", {}).items())
+        if isinstance(value, (str, int, float, bool, tuple, list, dict, type(None)))
+    }
+    return {"class": f"{type(found).__module__}.{type(found).__qualname__}", **settings}

@@ -8,7 +8,7 @@ from rtl_plugin.data_groups.cycling import cycled
 from rtl_plugin.discovery.plan import DiscoveryPlan
 from rtl_plugin.discovery.rewinding import RewindPoint
 from rtl_plugin.fingerprint import values_fingerprint
-from rtl_plugin.masked_forward import MaskedModel, TensorSlots
+from rtl_plugin.masked_forward import MaskedModel, TensorSlots, masked_backward
 from rtl_plugin.nested import to_device
 from rtl_plugin.optimizers import build_optimizer
 from rtl_plugin.progress import Progress
@@ -63,7 +63,7 @@ def train_to_rewind_point(
             batch = to_device(next(batches[name]), plan.device)
             loss = checked_loss(plan.loss, view, batch, wheres[name])
             logs[name].record(loss)
-            loss.backward()
+            masked_backward(view, loss)
             if step < len(names):
                 check_model_unused(plan.model, wheres[name])
                 check_gradients(leaves, everything, wheres[name])

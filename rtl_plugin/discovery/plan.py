@@ -10,7 +10,7 @@ from torch import nn
 
 from rtl_plugin.data_groups import DataGroups
 from rtl_plugin.data_groups.loading import number_of_batches
-from rtl_plugin.discovery.importance import Importance, importance_from
+from rtl_plugin.discovery.importance import Importance, describe_importance, importance_from
 from rtl_plugin.discovery.keep_top import floor_counts
 from rtl_plugin.discovery.sparsity_schedules import SparsitySchedule, survivors
 from rtl_plugin.errors import InvalidArgument
@@ -64,19 +64,18 @@ class DiscoveryPlan:
     def arguments(self) -> dict[str, Any]:
         """What a run folder remembers of the call, as JSON-able data."""
         buffers = dict(self.model.named_buffers())
-        importance = self.importance
         return {
             "model": model_structure(self.model),
             "theta_0": model_values(self.model),
             "buffers": values_fingerprint(buffers),
             "groups": self.groups.signature(),
             "loss": callable_name(self.loss),
+            "prunable": list(self.masked),
             "schedule": self.schedule.description(),
-            "importance": f"{type(importance).__module__}.{type(importance).__qualname__}",
+            "importance": describe_importance(self.importance),
             "optimizer": self._described_optimizer(),
             "steps": dict(self.steps),
             "floor": dict(self.floors),
-            "prunable": list(self.masked),
             "rewind_to": self.rewind_to,
             "seed": self.seed,
         }

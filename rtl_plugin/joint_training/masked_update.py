@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 
+from rtl_plugin.errors import UnsupportedOptimizer
 from rtl_plugin.joint_training.optimizer_rules import (
     check_elementwise,
     initial_state,
     is_elementwise,
+    placed,
 )
 
 Masks = Mapping[str, torch.Tensor]
@@ -71,6 +73,9 @@ class MaskedUpdate:
 
         Args:
             ticket: whose gradients they are.
+
+        Raises:
+            UnsupportedOptimizer: it makes element-wise state later than in a first step.
         """
         active = {n: p for n, p in self._parameters.items() if p.grad is not None}
         before = {name: self._snapshot(ticket, name, leaf) for name, leaf in active.items()}
@@ -101,6 +106,12 @@ class MaskedUpdate:
         for key in list(state):
             value = state[key]
             if is_elementwise(value, leaf):
+                if key not in moments:
+                    raise UnsupportedOptimizer(
+                        f"{type(self._optimizer).__name__} made its state {key!r} of {name!r} "
+                        "later than in a first step, so a ticket's update cannot be isolated. Use "
+                        "SGD, Adam, AdamW or the like"
+                    )
                 torch.where(mask, value, moments[key], out=value)
             else:
                 single[key] = value
@@ -119,13 +130,12 @@ class MaskedUpdate:
         """
         for name, leaf in self._parameters.items():
             entries = state["shared"][name].items()
-            self._optimizer.state[leaf] = {key: _to(value, leaf) for key, value in entries}
-        self._single = {ticket: dict(names) for ticket, names in state["per_ticket"].items()}
+            self._optimizer.state[leaf] = {key: placed(value, leaf) for key, value in entries}
+        for ticket, fresh in self._single.items():
+            for name, entries in state["per_ticket"][ticket].items():
+                # A step count lies on the CPU or the GPU, as the optimizer wants it.
+                fresh[name] = {k: placed(v, fresh[name].get(k)) for k, v in entries.items()}
 
 
 def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, torch.Tensor) else value
-
-
-def _to(value: Any, leaf: torch.Tensor) -> Any:
-    return value.to(leaf.device) if is_elementwise(value, leaf) else value

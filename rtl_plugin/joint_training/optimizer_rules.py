@@ -28,6 +28,29 @@ class _FirstValues(dict[str, Any]):
         self.first.setdefault(key, _copied(value))
         super().__setitem__(key, value)
 
+    # The built-in ones would go past __setitem__.
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *others: Any, **entries: Any) -> None:
+        for key, value in dict(*others, **entries).items():
+            self[key] = value
+
+
+class _States(dict[Any, _FirstValues]):
+    """An optimizer's state whose entries are :class:`_FirstValues`, also where it assigns dicts."""
+
+    def __missing__(self, key: Any) -> _FirstValues:
+        self[key] = {}
+        return self[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        entries = _FirstValues()
+        entries.update(value)
+        super().__setitem__(key, entries)
+
 
 def _copied(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
@@ -74,7 +97,7 @@ def initial_state(optimizer: torch.optim.Optimizer, parameters: list[torch.Tenso
     chosen = [[p for p in g["params"] if id(p) in wanted] for g in optimizer.param_groups]
     copies = [[_zero_leaf(p) for p in group] for group in chosen]
     twin = _twin(optimizer, copies)
-    twin.state = defaultdict(_FirstValues)
+    twin.state = _States()
     _step(twin, optimizer)
     found: dict[int, State] = {}
     for group, group_copies in zip(chosen, copies, strict=True):
@@ -122,6 +145,24 @@ def is_elementwise(value: Any, parameter: torch.Tensor) -> bool:
     return isinstance(value, torch.Tensor) and value.shape == parameter.shape
 
 
+def placed(value: Any, like: Any) -> Any:
+    """A loaded value on the device of the one that it replaces.
+
+    Args:
+        value: a tensor or anything else.
+        like: a tensor, or anything else to leave the value where it is.
+
+    Returns:
+        The value.
+
+    Example:
+        >>> placed(torch.ones(()), torch.zeros(2)).device.type, placed(3, None)
+        ('cpu', 3)
+    """
+    both = isinstance(value, torch.Tensor) and isinstance(like, torch.Tensor)
+    return value.to(like.device) if both else value
+
+
 def _check_shapes(optimizer: torch.optim.Optimizer, parameter: torch.Tensor, state: State) -> None:
     for key, value in state.items():
         if isinstance(value, torch.Tensor) and value.numel() == 1:
@@ -139,7 +180,8 @@ def check_elementwise(optimizer: torch.optim.Optimizer) -> None:
 
     Tried on small parameters of the same number of dimensions and dtype: two steps from the
     recorded initial state, with gradients that differ in half of the entries. The other half must
-    come out bit-identical, and the first step from the recorded state must be an ordinary one.
+    come out bit-identical, the first step from the recorded state must be an ordinary one, and
+    nothing may be counted where tickets cannot have a count each.
 
     Args:
         optimizer: fresh, not stepped yet.
@@ -189,13 +231,42 @@ def _trial(
     elif preset:
         for leaf, state in zip(leaves, initial_state(twin, leaves), strict=True):
             twin.state[leaf] = state
+    settings = _settings(twin)
     for _ in range(2):
         for leaf in leaves:
             gradient = torch.randn(leaf.shape, generator=generator).to(leaf)
             gradient.flatten()[1::2] += shift
             leaf.grad = gradient
         _step(twin, optimizer)
+    changed = sorted(key for key, value in _settings(twin).items() if settings.get(key) != value)
+    if changed:
+        raise UnsupportedOptimizer(
+            f"{type(optimizer).__name__} changes {changed[0]} with every step, which all tickets "
+            "would share, so they would not train as each would alone. Use one that keeps its "
+            "state with the parameters, such as SGD, Adam or AdamW"
+        )
     return [leaf.detach() for leaf in leaves]
+
+
+def _settings(optimizer: Any) -> dict[str, str]:
+    """Everything that an optimizer keeps outside its parameters' own state, as text."""
+    found = {
+        f"{key!r} of parameter group {number}": repr(value)
+        for number, group in enumerate(optimizer.param_groups)
+        for key, value in group.items()
+        if key != "params"
+    }
+    found |= {
+        f"its attribute {key!r}": repr(value)
+        for key, value in vars(optimizer).items()
+        if isinstance(value, (int, float, torch.Tensor)) and key not in _TORCHS_OWN
+    }
+    others = [key for key in optimizer.state if not isinstance(key, torch.Tensor)]
+    return found | {f"its state {key!r}": repr(optimizer.state[key]) for key in others}
+
+
+# torch's schedulers and its capture check keep these on the optimizer; no update reads them.
+_TORCHS_OWN = {"_opt_called", "_step_count", "_warned_capturable_if_run_uncaptured"}
 
 
 def _rebuilt(optimizer: torch.optim.Optimizer, groups: list[list[torch.Tensor]]) -> Any:

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from tabulate import tabulate
 from torch import nn
 
 from rtl_plugin.data_groups import DataGroups
 from rtl_plugin.data_groups.loading import preserved_generators
 from rtl_plugin.discovery.plan import callable_name, whole_number
-from rtl_plugin.errors import InvalidArgument, InvalidGroups, StructureMismatch
-from rtl_plugin.fingerprint import model_structure, model_values, values_fingerprint
+from rtl_plugin.errors import (
+    InvalidArgument,
+    InvalidGroups,
+    MaskBypassed,
+    StructureMismatch,
+)
+from rtl_plugin.fingerprint import bit_equal, model_structure, model_values, values_fingerprint
 from rtl_plugin.joint_training.epoch_checkpoint import load_epoch, save_epoch
 from rtl_plugin.joint_training.group_batches import GroupBatches, balanced_length
 from rtl_plugin.joint_training.private_parameters import private_names
@@ -23,7 +27,7 @@ from rtl_plugin.modes import set_aside_gradients, train_mode
 from rtl_plugin.optimizers import OptimizerFactory, describe_optimizer
 from rtl_plugin.progress import Progress
 from rtl_plugin.run_folder import RunFolder
-from rtl_plugin.structure import device_of, install_state
+from rtl_plugin.structure import device_of, install_state, parameters_of
 from rtl_plugin.tickets import TicketSet
 from rtl_plugin.training_step import Loss, LossLog, Where
 
@@ -82,7 +86,8 @@ def retrain(
         own_statistics: False makes all tickets share one set of normalisation statistics; groups
             of different statistics then spoil each other's. For ablations.
         batches_per_epoch: instead of M.
-        allow_other_weights: accept a model whose weights are not those the tickets were found from.
+        allow_other_weights: accept a model whose weights are not those the tickets were found from,
+            and train on from them (also after late rewinding).
         seed: of every random stream, a whole number.
         run_folder: checkpoint after every epoch; the same call again resumes, and ends
             bit-identical.
@@ -121,7 +126,7 @@ def retrain(
         Stefański, Presta, Byra, Routing the Lottery, arXiv 2601.22141, Algorithm 2.
     """
     settings = _Settings(
-        epochs, optimizer, tuple(private_parameters), own_statistics, batches_per_epoch, seed
+        epochs, optimizer, private_parameters, own_statistics, batches_per_epoch, seed
     )
     run = _Retraining(model, tickets, groups, loss, settings)
     folder = RunFolder(run_folder, "retrain") if run_folder is not None else None
@@ -134,7 +139,7 @@ def retrain(
 class _Settings:
     epochs: int
     optimizer: OptimizerFactory
-    private_parameters: tuple[str, ...]
+    private_parameters: Sequence[str]
     own_statistics: bool
     batches_per_epoch: int | None
     seed: int
@@ -159,6 +164,8 @@ class _Retraining:
     ) -> None:
         if not isinstance(tickets, TicketSet) or not isinstance(groups, DataGroups):
             raise InvalidArgument("retrain takes a TicketSet and DataGroups, in this order")
+        if not callable(loss):
+            raise InvalidArgument(f"loss must be callable as loss(model, batch), got {loss!r}")
         if tuple(groups) != tickets.names:
             raise InvalidGroups(
                 f"every ticket needs the group of its name, in order: tickets "
@@ -176,6 +183,7 @@ class _Retraining:
     ) -> list[dict[str, Any]]:
         """Train the epochs that are left; returns the rows of all."""
         self._remember_weights()
+        self._own_buffers = {n: b.detach().clone() for n, b in self._model.named_buffers()}
         try:
             done, rows = self._start(folder, allow_other_weights)
             if done:
@@ -204,8 +212,8 @@ class _Retraining:
         fresh_weights = model_values(self._model)
         if not resuming:
             self._check_theta_0(allow_other_weights)
-            if self._tickets.rewind_state is not None:
-                install_state(self._model, _parameters_only(self._model, self._tickets))
+            if self._tickets.rewind_state is not None and not self._trained_on(fresh_weights):
+                install_state(self._model, parameters_of(self._model, self._tickets.rewind_state))
         self._training = SharedTraining(
             self._model,
             self._tickets,
@@ -218,6 +226,21 @@ class _Retraining:
             return 0, []
         folder.open(self._arguments(None if resuming else fresh_weights, folder))
         return load_epoch(folder, self._model, self._training) if resuming else (0, [])
+
+    def _trained_on(self, weights: str) -> bool:
+        """Whether the model holds other weights than theta_0, on purpose: they are kept."""
+        return self._tickets.theta_0 is not None and self._tickets.theta_0 != weights
+
+    def _check_own_buffers(self, epoch: int) -> None:
+        """Tickets train on buffers of their own, so the model's move only behind their back."""
+        for name, buffer in self._model.named_buffers():
+            if not bit_equal(buffer, self._own_buffers[name]):
+                install_state(self._model, self._own_buffers)
+                raise MaskBypassed(
+                    f"retrain, epoch {epoch}: the loss ran the model itself (its own {name!r} "
+                    "changed), not the one it is given, so without masks and private statistics: "
+                    "call the model that the loss receives"
+                )
 
     def _check_theta_0(self, allow_other_weights: bool) -> None:
         expected = self._tickets.theta_0
@@ -260,6 +283,8 @@ class _Retraining:
     ) -> list[dict[str, Any]]:
         began = time.perf_counter()
         losses = self._train(epoch, progress)
+        self._training.check_finite(f"retrain, epoch {epoch}")
+        self._check_own_buffers(epoch)
         self._finish_epoch()
         rows = [{"epoch": epoch, "group": name, "loss": losses[name]} for name in losses]
         seconds = time.perf_counter() - began
@@ -287,9 +312,3 @@ class _Retraining:
         value = self._training.backward(name, batch, self._loss, where)
         log.record(value)  # before the step, so that on a CPU a NaN never reaches a weight
         self._training.apply(name, where, look)
-
-
-def _parameters_only(model: nn.Module, tickets: TicketSet) -> dict[str, torch.Tensor]:
-    assert tickets.rewind_state is not None  # noqa: S101 - the caller has looked
-    names = {name for name, _ in model.named_parameters()}
-    return {name: value for name, value in tickets.rewind_state.items() if name in names}

@@ -7,12 +7,24 @@ import torch
 from torch import nn
 
 from rtl_plugin.joint_training.masked_update import MaskedUpdate
-from rtl_plugin.masked_forward import MaskedModel, TensorSlots, mask_parameters
+from rtl_plugin.joint_training.optimizer_rules import is_elementwise, placed
+from rtl_plugin.masked_forward import (
+    MaskedModel,
+    TensorSlots,
+    mask_parameters,
+    masked_backward,
+)
 from rtl_plugin.nested import to_device
 from rtl_plugin.optimizers import OptimizerFactory, build_optimizer
 from rtl_plugin.structure import persistent_buffers
 from rtl_plugin.tickets import Ticket, TicketSet
-from rtl_plugin.training_step import Loss, Where, check_gradients, checked_loss
+from rtl_plugin.training_step import (
+    Loss,
+    Where,
+    check_finite,
+    check_gradients,
+    checked_loss,
+)
 
 
 class SharedTraining:
@@ -67,7 +79,7 @@ class SharedTraining:
         view = MaskedModel(self.model, self._slots, masked, self._buffers[ticket])
         value = checked_loss(loss, view, to_device(batch, self._device), where)
         self.optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        masked_backward(view, value)
         return value.detach()
 
     def apply(self, ticket: str, where: Where, look: bool) -> None:
@@ -88,6 +100,19 @@ class SharedTraining:
         self._update.step(ticket)
         if self.scheduler is not None:
             self.scheduler.step()
+
+    def check_finite(self, where: object) -> None:
+        """Refuse weights and own tensors that are not finite.
+
+        Args:
+            where: for the message.
+
+        Raises:
+            TrainingDiverged: naming the first that is not.
+        """
+        check_finite(self._shared, where)
+        for ticket, buffers in self._buffers.items():
+            check_finite({**self._private[ticket], **buffers}, f"{where}, ticket {ticket!r}")
 
     def publish(self, tickets: TicketSet) -> None:
         """Put copies of each ticket's own tensors into its state."""
@@ -120,13 +145,17 @@ class SharedTraining:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a state of :meth:`state`."""
         self._update.load_state(state["masked"])
-        leaves = self._optimizer_leaves()
+        groups = self.optimizer.param_groups
+        held = [(leaf, group) for group in groups for leaf in group["params"]]
         for position, entries in state["ordinary"].items():
-            leaf = leaves[position]
             if entries:
-                self.optimizer.state[leaf] = {k: _like(v, leaf) for k, v in entries.items()}
-        for group, saved in zip(self.optimizer.param_groups, state["groups"], strict=True):
-            group.update(saved)
+                leaf, group = held[position]
+                self.optimizer.state[leaf] = {
+                    key: placed(value, leaf) if _lies_with(value, leaf, group) else value
+                    for key, value in entries.items()
+                }
+        for group, saved in zip(groups, state["groups"], strict=True):
+            group.update({key: placed(value, group.get(key)) for key, value in saved.items()})
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         with torch.no_grad():
@@ -149,9 +178,10 @@ def _one_for_all(
     return dict.fromkeys(buffers, next(iter(buffers.values())))
 
 
-def _like(value: Any, leaf: torch.Tensor) -> Any:
-    same = isinstance(value, torch.Tensor) and value.shape == leaf.shape
-    return value.to(leaf.device) if same else value
+def _lies_with(value: Any, leaf: torch.Tensor, group: Mapping[str, Any]) -> bool:
+    """Whether state lies on its parameter's device; step counts do only where kernels read them."""
+    on_device = bool(group.get("fused") or group.get("capturable"))
+    return is_elementwise(value, leaf) or on_device
 
 
 def _private_leaves(

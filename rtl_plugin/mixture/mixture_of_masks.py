@@ -1,32 +1,33 @@
 """One module that runs every sample of a batch through its own ticket."""
 
-import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from rtl_plugin import ticket_file
-from rtl_plugin.errors import InvalidArgument, StructureMismatch, UnknownTicket
-from rtl_plugin.mixture.reference import ReferenceStrategy, ticket_tensors
-from rtl_plugin.mixture.rows import batch_size, join_rows, take_rows
-from rtl_plugin.nested import map_tensors, tensors_in
+from rtl_plugin.errors import InvalidArgument
+from rtl_plugin.mixture.mixture_file import load_mixture, save_mixture
+from rtl_plugin.mixture.reference import ReferenceStrategy, masked_copy
+from rtl_plugin.mixture.router_checks import check_router, checked_decision
+from rtl_plugin.mixture.rows import average_rows, join_rows, take_rows
+from rtl_plugin.mixture.ticket_choice import Tickets, is_one_ticket, ticket_indices, ticket_named
 from rtl_plugin.routing import Router, RoutingDecision
-from rtl_plugin.structure import install_state, persistent_buffers
+from rtl_plugin.routing.contract import batch_size
 from rtl_plugin.tickets import TicketSet
 
 _STRATEGIES = {"reference": ReferenceStrategy}
-Tickets = str | int | Sequence[str] | torch.Tensor | None
 
 
 class MixtureOfMasks(nn.Module):
     """Serves K tickets from one network; a batch may mix them.
 
     The mixture holds references: it sees later changes of the model's parameters and of the
-    tickets' state. It runs in eval mode on a replica that shares the model's storage, so the
-    user's model is never touched, and there is no active ticket: threads may share a mixture.
+    tickets' state. It runs in eval mode on a replica that shares the model's storage, so running
+    it never touches the user's model, and there is no active ticket: threads may share a mixture.
+    ``to()`` and the like move or convert the model that it serves; copying or pickling a mixture
+    copies model and tickets too.
 
     Args:
         model: the network.
@@ -36,7 +37,8 @@ class MixtureOfMasks(nn.Module):
 
     Raises:
         StructureMismatch: the tickets do not fit the model.
-        InvalidArgument: the strategy or the router is none, or the model cannot be copied.
+        InvalidArgument: the strategy or the router is none, the router knows other tickets, or the
+            model cannot be copied.
 
     Example:
         >>> from rtl_plugin import Ticket
@@ -69,13 +71,16 @@ class MixtureOfMasks(nn.Module):
             raise InvalidArgument(
                 f"unknown strategy {strategy!r}: one of auto, {', '.join(_STRATEGIES)}"
             )
-        if router is not None and not isinstance(router, Router):
+        if not isinstance(model, nn.Module) or not isinstance(tickets, TicketSet):
             raise InvalidArgument(
-                f"router must have route(x, context), {type(router).__name__} has none"
+                "a mixture takes an nn.Module and a TicketSet, in this order, got "
+                f"{type(model).__name__} and {type(tickets).__name__}"
             )
+        check_router(router, tickets)
         tickets.check_fits(model)
         # Not registered as a submodule: eval() of the mixture must not change the user's model.
         self._held = (model, tickets, router)
+        self._asked_strategy = strategy
         self._strategy = _STRATEGIES["reference" if strategy == "auto" else strategy](
             model, tickets
         )
@@ -103,8 +108,11 @@ class MixtureOfMasks(nn.Module):
             )
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (*self._held, self._asked_strategy))
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "MixtureOfMasks":
-        # to(), half() and the like speak of the network's tensors, which it owns.
+        # to(), half() and the like speak of the network's tensors; it has no others.
         self.model._apply(fn, recurse)
         return self
 
@@ -118,7 +126,7 @@ class MixtureOfMasks(nn.Module):
             args: further inputs; tensors whose first dimension is B are split alike.
             tickets: one name (or index) for the batch, or B names, or an integer tensor [B]. None
                 lets the router decide.
-            context: for the router.
+            context: for the router; never reaches the network.
             kwargs: further inputs, as ``args``.
 
         Returns:
@@ -126,17 +134,23 @@ class MixtureOfMasks(nn.Module):
 
         Raises:
             UnknownTicket: a name or index is not in the set.
-            InvalidArgument: neither tickets nor a router are given, the number of tickets is not
-                the batch size, or an output of a mixed batch is not batch first.
+            InvalidArgument: neither tickets nor a router are given, both tickets and context are,
+                the number of tickets is not the batch size, or an output of a mixed batch is not
+                batch first.
         """
         inputs = (x, *args)
-        if isinstance(tickets, (str, int)):
-            return self._strategy.run(self._name(tickets), inputs, kwargs)
         if tickets is None:
-            return self._routed(self._decision(x, context), inputs, kwargs)
+            decision = checked_decision(self._held[2], self.tickets, x, context)
+            return self._routed(decision, inputs, kwargs)
+        if context is not None:
+            raise InvalidArgument(
+                "tickets= leaves a router nothing to decide, so context= would be ignored: give "
+                "one of the two; an input of the network of that name goes in by position"
+            )
+        if is_one_ticket(tickets):
+            return self._strategy.run(ticket_named(self.tickets, tickets), inputs, kwargs)
         size = batch_size(x)
-        indices = self._indices(tickets, size)
-        return self._mixed(indices, inputs, kwargs, size)
+        return self._mixed(ticket_indices(self.tickets, tickets, size), inputs, kwargs, size)
 
     def one_vs_rest(self, x: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Score every sample under every ticket, for tickets that are binary detectors.
@@ -156,7 +170,8 @@ class MixtureOfMasks(nn.Module):
         size = batch_size(x)
         for name, column in zip(self.tickets, columns, strict=True):
             if not isinstance(column, torch.Tensor) or column.numel() != size:
-                came = tuple(column.shape) if isinstance(column, torch.Tensor) else type(column)
+                alone = isinstance(column, torch.Tensor)
+                came = tuple(column.shape) if alone else f"a {type(column).__name__}"
                 raise InvalidArgument(
                     f"one-vs-rest scoring needs one logit a sample; ticket {name!r} gave {came} "
                     f"for {size} samples"
@@ -175,10 +190,7 @@ class MixtureOfMasks(nn.Module):
         Raises:
             UnknownTicket: there is no such ticket.
         """
-        parameters, buffers = ticket_tensors(self.model, self.tickets[self._name(name)])
-        plain = copy.deepcopy(self.model)
-        install_state(plain, {**{n: p.detach() for n, p in parameters.items()}, **buffers})
-        return plain.eval()
+        return masked_copy(self.model, self.tickets[ticket_named(self.tickets, name)])
 
     def explain(self, x: Any = None) -> str:
         """How batches are run, in words.
@@ -201,9 +213,7 @@ class MixtureOfMasks(nn.Module):
         Raises:
             OSError: the folder cannot be written.
         """
-        weights = {n: p.detach() for n, p in self.model.named_parameters()}
-        weights |= persistent_buffers(self.model)
-        ticket_file.save(path, self.tickets.to_file(weights), kind="mixture")
+        save_mixture(path, self.model, self.tickets)
 
     @classmethod
     def load(
@@ -229,69 +239,18 @@ class MixtureOfMasks(nn.Module):
             DamagedFile: it is damaged, foreign, or of an unknown version.
             StructureMismatch: it belongs to a network of another structure.
         """
-        content = ticket_file.load(path, kind="mixture")
-        tickets = TicketSet.from_file(content)
-        tickets.check_fits(model)
-        own = {**dict(model.named_parameters()), **persistent_buffers(model)}
-        for name in sorted(own.keys() ^ content.weights.keys()):
-            raise StructureMismatch(f"{path}: {name!r} is not in both the file and the model")
-        for name, value in content.weights.items():
-            if own[name].shape != value.shape:
-                raise StructureMismatch(f"{path}: {name!r} has another shape in the model")
-        served = copy.deepcopy(model)
-        install_state(served, content.weights)
-        return cls(served, tickets, router, strategy)
-
-    def _name(self, ticket: str | int) -> str:
-        names = self.tickets.names
-        if isinstance(ticket, str):
-            return self.tickets[ticket].name
-        if not 0 <= ticket < len(names):
-            raise UnknownTicket(f"ticket index {ticket} is not in 0..{len(names) - 1}")
-        return names[ticket]
-
-    def _indices(self, tickets: Sequence[str] | torch.Tensor, size: int) -> torch.Tensor:
-        if isinstance(tickets, torch.Tensor):
-            indices = RoutingDecision(indices=tickets).indices
-            assert indices is not None  # noqa: S101 - it was just given
-        else:
-            position = {name: k for k, name in enumerate(self.tickets)}
-            indices = torch.tensor([position[self._name(t)] for t in tickets], dtype=torch.long)
-        if indices.numel() != size:
-            raise InvalidArgument(f"{indices.numel()} tickets for a batch of {size} samples")
-        if size:
-            self._name(int(indices.min()))
-            self._name(int(indices.max()))
-        return indices
-
-    def _decision(self, x: Any, context: Any) -> RoutingDecision:
-        router = self._held[2]
-        if router is None:
-            raise InvalidArgument(
-                "say which tickets: mixture(x, tickets=...), or give the mixture a router"
-            )
-        decision = router.route(x, context)
-        size = batch_size(x)
-        if decision.batch_size != size:
-            raise InvalidArgument(
-                f"{type(router).__name__} decided on {decision.batch_size} of {size} samples"
-            )
-        return decision
+        return cls(*load_mixture(path, model), router, strategy)
 
     def _routed(
         self, decision: RoutingDecision, inputs: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if decision.indices is not None:
             size = decision.batch_size
-            return self._mixed(self._indices(decision.indices, size), inputs, kwargs, size)
+            indices = ticket_indices(self.tickets, decision.indices, size)
+            return self._mixed(indices, inputs, kwargs, size)
         assert decision.weights is not None  # noqa: S101 - a decision holds one of the two
-        if decision.weights.shape[1] != len(self.tickets):
-            raise InvalidArgument(
-                f"routing weights have {decision.weights.shape[1]} columns for "
-                f"{len(self.tickets)} tickets"
-            )
         outputs = [self._strategy.run(name, inputs, kwargs) for name in self.tickets]
-        return _weighted(outputs, decision.weights)
+        return average_rows(outputs, decision.weights)
 
     def _mixed(
         self, indices: torch.Tensor, inputs: tuple[Any, ...], kwargs: dict[str, Any], size: int
@@ -305,14 +264,3 @@ class MixtureOfMasks(nn.Module):
             parts.append(self._strategy.run(self.tickets.names[index], args, options))
             rows.append(chosen)
         return join_rows(parts, rows, size)
-
-
-def _weighted(outputs: Sequence[Any], weights: torch.Tensor) -> Any:
-    streams = [tensors_in(output) for output in outputs]
-
-    def mix(_: torch.Tensor) -> torch.Tensor:
-        pieces = torch.stack([next(stream) for stream in streams])  # [K, B, ...]
-        shape = (*weights.T.shape, *(1,) * (pieces.dim() - 2))
-        return (pieces * weights.T.reshape(shape).to(pieces)).sum(dim=0)
-
-    return map_tensors(mix, outputs[0])

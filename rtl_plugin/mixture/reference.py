@@ -1,5 +1,6 @@
 """The reference strategy: one ticket after the other, masked afresh at every call."""
 
+import copy
 import threading
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import nn
 
 from rtl_plugin.masked_forward import TensorSlots, mask_parameters
 from rtl_plugin.mixture.replica import storage_sharing_replica
+from rtl_plugin.structure import install_state
 from rtl_plugin.tickets import Ticket, TicketSet
 
 
@@ -22,20 +24,47 @@ def ticket_tensors(
 
     Returns:
         Parameter name -> ``weight * mask`` (or the ticket's private copy), and buffer name -> a
-        copy of the ticket's buffer (or of the model's, where the ticket has none).
+        copy of the ticket's buffer (or of the model's, where the ticket has none), in the model's
+        dtypes and on its devices.
 
     Example:
         >>> ticket = Ticket("a", {"weight": torch.tensor([[True, False]])})
-        >>> ticket_tensors(nn.Linear(2, 1), ticket)[0]["weight"][0, 1]
-        tensor(0., grad_fn=<SelectBackward0>)
+        >>> bool(ticket_tensors(nn.Linear(2, 1), ticket)[0]["weight"][0, 1] == 0)
+        True
     """
     state = ticket.state
-    own = {n: state[n].to(p.device) if n in state else p for n, p in model.named_parameters()}
+    own = {n: _like(state[n], p) if n in state else p for n, p in model.named_parameters()}
     masks = {name: mask.to(own[name].device) for name, mask in ticket.masks.items()}
     buffers = {
-        n: (state[n].to(b.device) if n in state else b).clone() for n, b in model.named_buffers()
+        n: (_like(state[n], b) if n in state else b).clone() for n, b in model.named_buffers()
     }
     return mask_parameters(own, masks), buffers
+
+
+def _like(value: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    return value.to(device=own.device, dtype=own.dtype)
+
+
+def masked_copy(model: nn.Module, ticket: Ticket) -> nn.Module:
+    """One ticket as an ordinary module of the user's class, masks folded in.
+
+    Args:
+        model: the network, left as it is.
+        ticket: masks and own state.
+
+    Returns:
+        A copy in eval mode that shares nothing with the model or the ticket.
+
+    Example:
+        >>> ticket = Ticket("a", {"weight": torch.tensor([[True, False]])})
+        >>> bool(masked_copy(nn.Linear(2, 1), ticket).weight[0, 1] == 0)
+        True
+    """
+    parameters, buffers = ticket_tensors(model, ticket)
+    plain = copy.deepcopy(model)
+    install_state(plain, {**{n: p.detach() for n, p in parameters.items()}, **buffers})
+    plain.eval()  # what it returns is not always the module, where a model overrides train()
+    return plain
 
 
 class ReferenceStrategy:

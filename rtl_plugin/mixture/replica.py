@@ -34,4 +34,5 @@ def storage_sharing_replica(model: nn.Module) -> nn.Module:
             f"{type(model).__name__} cannot be deep-copied ({type(error).__name__}: {error}): keep "
             "only parameters, buffers and plain values as attributes"
         ) from error
-    return replica.eval()
+    replica.eval()  # what it returns is not always the module, where a model overrides train()
+    return replica

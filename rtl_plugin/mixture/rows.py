@@ -1,34 +1,12 @@
 """Taking rows out of a batch of any nesting, and putting rows of outputs back together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.nested import map_tensors, tensors_in
-
-
-def batch_size(x: Any) -> int:
-    """The first dimension of the first tensor of a network's first input.
-
-    Args:
-        x: nested tensors.
-
-    Returns:
-        B.
-
-    Raises:
-        InvalidArgument: there is no tensor, or it has no dimension.
-
-    Example:
-        >>> batch_size({"image": torch.zeros(3, 8)})
-        3
-    """
-    first = next(tensors_in(x), None)
-    if first is None or first.dim() == 0:
-        raise InvalidArgument("a mixed batch needs an input tensor whose first dimension is B")
-    return first.shape[0]
 
 
 def take_rows(nested: Any, rows: torch.Tensor, size: int) -> Any:
@@ -76,17 +54,66 @@ def join_rows(parts: Sequence[Any], rows: Sequence[torch.Tensor], size: int) -> 
     order = torch.cat(list(rows))
     back = torch.empty_like(order)
     back[order] = torch.arange(size, device=order.device)
-    streams: list[Iterator[torch.Tensor]] = [tensors_in(part) for part in parts]
+    counts = [chosen.numel() for chosen in rows]
 
-    def join(_: torch.Tensor) -> torch.Tensor:
-        pieces = [next(stream) for stream in streams]
-        for piece, chosen in zip(pieces, rows, strict=True):
-            if piece.dim() == 0 or piece.shape[0] != chosen.numel():
-                raise InvalidArgument(
-                    f"a mixed batch needs outputs with one row a sample, got shape "
-                    f"{tuple(piece.shape)} for {chosen.numel()} samples: run one ticket a call"
-                )
+    def join(pieces: list[torch.Tensor]) -> torch.Tensor:
+        _check_batch_first(pieces, counts)
         joined = torch.cat(pieces)
         return joined.index_select(0, back.to(joined.device))
 
-    return map_tensors(join, parts[0])
+    return _combined(parts, join)
+
+
+def average_rows(outputs: Sequence[Any], weights: torch.Tensor) -> Any:
+    """Outputs of several tickets on one batch, averaged with weights of every sample.
+
+    Args:
+        outputs: one output a ticket, all of the same nesting, floating point and batch first.
+        weights: floating tensor [B, K].
+
+    Returns:
+        The nesting of the first output with tensors of B rows.
+
+    Raises:
+        InvalidArgument: an output tensor is not batch first or not floating point.
+
+    Example:
+        >>> outputs = [torch.tensor([[2.0], [2.0]]), torch.tensor([[4.0], [4.0]])]
+        >>> average_rows(outputs, torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
+        tensor([[3.],
+                [4.]])
+    """
+
+    def average(pieces: list[torch.Tensor]) -> torch.Tensor:
+        _check_batch_first(pieces, [weights.shape[0]] * len(pieces))
+        if not (pieces[0].is_floating_point() or pieces[0].is_complex()):
+            raise InvalidArgument(
+                f"routing weights average outputs, which {pieces[0].dtype} cannot hold: return "
+                "scores instead of decisions, or let the router choose indices"
+            )
+        stacked = torch.stack(pieces)  # [K, B, ...]
+        shape = (*weights.T.shape, *(1,) * (stacked.dim() - 2))
+        return (stacked * weights.T.reshape(shape).to(stacked)).sum(dim=0)
+
+    return _combined(outputs, average)
+
+
+def _combined(parts: Sequence[Any], combine: Callable[[list[torch.Tensor]], torch.Tensor]) -> Any:
+    """The nesting of the first part, each tensor combined from the same place of all parts."""
+    streams = [list(tensors_in(part)) for part in parts]
+    if len({len(stream) for stream in streams}) > 1:
+        raise InvalidArgument(
+            "the network gave outputs of different structure to different tickets, with "
+            f"{[len(stream) for stream in streams]} tensors: run one ticket a call"
+        )
+    together = iter([list(pieces) for pieces in zip(*streams, strict=True)])
+    return map_tensors(lambda _: combine(next(together)), parts[0])
+
+
+def _check_batch_first(pieces: Sequence[torch.Tensor], counts: Sequence[int]) -> None:
+    for piece, count in zip(pieces, counts, strict=True):
+        if piece.dim() == 0 or piece.shape[0] != count:
+            raise InvalidArgument(
+                f"a mixed batch needs outputs with one row a sample, got shape "
+                f"{tuple(piece.shape)} for {count} samples: run one ticket a call"
+            )

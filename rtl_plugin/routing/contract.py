@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from rtl_plugin.errors import InvalidArgument
+from rtl_plugin.nested import tensors_in
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class RoutingDecision:
 
     Args:
         indices: integer tensor [B] of positions in the ticket set, or None.
-        weights: floating tensor [B, K], rows summing to 1, or None. Exactly one of the two.
+        weights: floating tensor [B, K], rows summing to 1 (which is the router's to see to), or
+            None. Exactly one of the two.
 
     Raises:
         InvalidArgument: both or neither are given, or a shape or dtype is wrong.
@@ -30,17 +32,13 @@ class RoutingDecision:
     def __post_init__(self) -> None:
         if (self.indices is None) == (self.weights is None):
             raise InvalidArgument("a routing decision holds either indices or weights")
-        if self.indices is not None and not _is_index(self.indices):
+        if self.indices is not None and not is_index(self.indices):
             raise InvalidArgument(
-                f"routing indices must be an integer tensor [B], got {self.indices.dtype} "
-                f"{tuple(self.indices.shape)}"
+                f"routing indices must be an integer tensor [B], got {_described(self.indices)}"
             )
-        if self.weights is not None and not (
-            self.weights.dim() == 2 and self.weights.is_floating_point()
-        ):
+        if self.weights is not None and not _are_weights(self.weights):
             raise InvalidArgument(
-                f"routing weights must be a floating tensor [B, K], got {self.weights.dtype} "
-                f"{tuple(self.weights.shape)}"
+                f"routing weights must be a floating tensor [B, K], got {_described(self.weights)}"
             )
 
     @property
@@ -51,9 +49,57 @@ class RoutingDecision:
         return chosen.shape[0]
 
 
-def _is_index(tensor: torch.Tensor) -> bool:
-    whole = not tensor.is_floating_point() and not tensor.is_complex()
-    return tensor.dim() == 1 and whole and tensor.dtype != torch.bool
+def is_index(value: Any) -> bool:
+    """Whether a value can say which ticket every sample goes through.
+
+    Args:
+        value: anything.
+
+    Returns:
+        True for an integer tensor of one dimension; bool is none.
+
+    Example:
+        >>> is_index(torch.tensor([1, 0])), is_index(torch.tensor([True, False]))
+        (True, False)
+    """
+    if not isinstance(value, torch.Tensor) or value.dim() != 1:
+        return False
+    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+
+
+def _are_weights(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() == 2 and value.is_floating_point()
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def batch_size(x: Any) -> int:
+    """The first dimension of the first tensor of a network's first input.
+
+    Args:
+        x: nested tensors.
+
+    Returns:
+        B.
+
+    Raises:
+        InvalidArgument: there is no tensor, or it has no dimension.
+
+    Example:
+        >>> batch_size({"image": torch.zeros(3, 8)})
+        3
+    """
+    first = next(tensors_in(x), None)
+    if first is None or first.dim() == 0:
+        raise InvalidArgument(
+            "a mixed batch needs an input tensor whose first dimension is B, got "
+            f"{type(x).__name__ if first is None else 'a tensor without dimensions'}"
+        )
+    return first.shape[0]
 
 
 @runtime_checkable

@@ -1,20 +1,20 @@
 """The group of every sample is known: the router of the paper."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
 
 from rtl_plugin.errors import InvalidArgument, UnknownTicket
 from rtl_plugin.nested import tensors_in
-from rtl_plugin.routing.contract import RoutingDecision
+from rtl_plugin.routing.contract import RoutingDecision, batch_size
 
 
 class KnownGroupRouter:
     """Routes by a context that names the group: one key a sample, or one for the batch.
 
     Args:
-        tickets: a ticket set, or ticket names in its order.
+        tickets: a ticket set, or all ticket names in its order.
         mapping: context key -> ticket name, where keys are not the names themselves.
 
     Raises:
@@ -32,12 +32,14 @@ class KnownGroupRouter:
     def __init__(
         self, tickets: Iterable[str], mapping: Mapping[Hashable, str] | None = None
     ) -> None:
-        names = list(tickets)
-        position = {name: k for k, name in enumerate(names)}
-        keys = mapping if mapping is not None else {name: name for name in names}
+        self.tickets = tuple(tickets)
+        position = {name: k for k, name in enumerate(self.tickets)}
+        keys = mapping if mapping is not None else {name: name for name in self.tickets}
         for key, name in keys.items():
             if name not in position:
-                raise UnknownTicket(f"key {key!r} is mapped to {name!r}; the tickets are {names}")
+                raise UnknownTicket(
+                    f"key {key!r} is mapped to {name!r}; the tickets are {list(self.tickets)}"
+                )
         self._index = {key: position[name] for key, name in keys.items()}
 
     def route(self, x: Any, context: Any = None) -> RoutingDecision:
@@ -45,7 +47,7 @@ class KnownGroupRouter:
 
         Args:
             x: the network's first input; its first tensor's first dimension is the batch.
-            context: one key for the whole batch, or a sequence (or integer tensor) of B keys.
+            context: one key for the whole batch, or a sequence, array or integer tensor of B keys.
 
         Returns:
             One index a sample.
@@ -58,14 +60,18 @@ class KnownGroupRouter:
             raise InvalidArgument(
                 "KnownGroupRouter needs context=: the group of the batch, or one a sample"
             )
-        size = next(tensors_in(x)).shape[0]
-        keys = context.tolist() if isinstance(context, torch.Tensor) else context
-        if isinstance(keys, (str, int)):
-            keys = [keys] * size
+        size = batch_size(x)
+        keys = self._keys(context, size)
         if len(keys) != size:
             raise InvalidArgument(f"context has {len(keys)} keys for a batch of {size} samples")
-        unknown = [key for key in keys if key not in self._index]
-        if unknown:
-            raise UnknownTicket(f"unknown group {unknown[0]!r}; known are {list(self._index)}")
+        for key in keys:
+            if not isinstance(key, Hashable) or key not in self._index:
+                raise UnknownTicket(f"unknown group {key!r}; known are {list(self._index)}")
+        chosen = [self._index[key] for key in keys]
         device = next(tensors_in(x)).device
-        return RoutingDecision(indices=torch.tensor([self._index[k] for k in keys], device=device))
+        return RoutingDecision(indices=torch.tensor(chosen, dtype=torch.long, device=device))
+
+    def _keys(self, context: Any, size: int) -> Collection[Any]:
+        listed = context.tolist() if hasattr(context, "tolist") else context
+        alone = isinstance(listed, (str, bytes)) or not isinstance(listed, Collection)
+        return [listed] * size if alone else listed

@@ -1,0 +1,281 @@
+"""Scoring a trained method: figures worked out by hand, and one-vs-rest from end to end."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import rtl_plugin as rtl
+from rtl_plugin.baselines.methods import TrainedMethod
+from rtl_plugin.errors import InvalidGroups
+from tests.baselines.tiny import adam
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Given(nn.Module):
+    """The input is the output, so that a test writes logits down where images would be."""
+
+    def __init__(self, sign: float = 1.0) -> None:
+        super().__init__()
+        self.sign = nn.Parameter(torch.tensor(sign))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.sign
+
+
+def method(predictors: Mapping[str, nn.Module], single: bool = False) -> TrainedMethod:
+    return TrainedMethod("made up", predictors, 1, 1, single, ())
+
+
+def batch(labels: list[int], logits: list[list[float]]) -> Batch:
+    return torch.tensor(logits), torch.tensor(labels)
+
+
+def loaders(test: Mapping[str, list[Batch]], validation: Any = None) -> rtl.DataGroups:
+    return rtl.DataGroups.from_loaders(test, validation=validation or test, test=test)
+
+
+A = [batch([0, 1], [[2.0, 0.0], [3.0, 0.0]]), batch([0], [[1.0, 0.5]])]  # right, wrong, right
+B = [batch([1, 0, 1, 0], [[0.0, 9.0], [0.0, 1.0], [0.0, 1.0], [4.0, 0.0]])]  # r, w, r, r
+
+
+def test_grouped_classification_by_hand() -> None:
+    protocol = rtl.protocols.GroupedClassification()
+    groups = loaders({"a": A, "b": B})
+    metrics = protocol.score(method({"a": Given(), "b": Given()}), groups, "test")
+    assert tuple(metrics) == protocol.metrics(groups)
+    assert metrics["accuracy in a"] == pytest.approx(2 / 3)
+    assert metrics["accuracy in b"] == pytest.approx(3 / 4)
+    assert metrics["accuracy"] == pytest.approx((2 / 3 + 3 / 4) / 2)
+    assert metrics["worst group"] == pytest.approx(2 / 3)
+    # All seven: class 0 has 4 samples, 3 found, 1 false alarm; class 1 has 3, 2 found, 1 false.
+    assert metrics["recall"] == pytest.approx((3 / 4 + 2 / 3) / 2)
+    assert metrics["precision"] == pytest.approx((3 / 4 + 2 / 3) / 2)
+    assert metrics["balanced accuracy"] == pytest.approx((3 / 4 + 2 / 3) / 2)
+
+
+def test_every_group_is_scored_by_its_own_predictor() -> None:
+    groups = loaders({"a": A, "b": B})
+    metrics = rtl.protocols.GroupedClassification().score(
+        method({"a": Given(-1.0), "b": Given()}), groups, "test"
+    )
+    assert metrics["accuracy in a"] == pytest.approx(1 / 3)
+    assert metrics["accuracy in b"] == pytest.approx(3 / 4)
+
+
+def test_thresholds_come_from_validation_and_the_figures_from_the_split_asked_for() -> None:
+    # At its own threshold class 1 separates perfectly, though argmax never chooses it.
+    shy = [batch([0, 0, 1, 1], [[5.0, 0.0], [6.0, 0.0], [2.0, 1.0], [2.5, 1.0]])]
+    # Here the scores rank the samples the wrong way round, so no threshold beats chance.
+    flipped = [batch([1, 1, 1, 0], [[5.0, 0.0], [6.0, 0.0], [2.0, 1.0], [2.5, 1.0]])]
+    protocol, trained = rtl.protocols.GroupedClassification(), method({"a": Given()})
+    right = protocol.score(trained, loaders({"a": shy}), "test")
+    assert right["accuracy"] == 0.5
+    assert right["balanced accuracy"] == 0.5
+    assert right["calibrated balanced accuracy"] == 1.0
+    wrong = protocol.score(trained, loaders({"a": shy}, {"a": flipped}), "test")
+    assert wrong["calibrated balanced accuracy"] == 0.5
+    assert wrong["accuracy"] == 0.5
+    tuned = protocol.score(trained, loaders({"a": shy}, {"a": flipped}), "validation")
+    assert tuned["calibrated balanced accuracy"] == 0.5
+    assert tuned["accuracy"] == 0.25
+
+
+def test_a_prediction_of_the_users_own() -> None:
+    protocol = rtl.protocols.GroupedClassification(predict=lambda model, batch: -model(batch[0]))
+    metrics = protocol.score(method({"a": Given()}), loaders({"a": A}), "test")
+    assert metrics["accuracy"] == pytest.approx(1 / 3)
+
+
+def detectors(outputs: list[list[float]], labels: list[int]) -> rtl.DataGroups:
+    """Groups 0..K-1, each against all, whose inputs are the detectors' logits [N, K]."""
+    columns = torch.tensor(outputs).T
+    split = {
+        str(k): [(column[:, None], torch.tensor([float(label == k) for label in labels]))]
+        for k, column in enumerate(columns)
+    }
+    groups = loaders(split)
+    pooled = [(torch.tensor(outputs), torch.tensor(labels))]
+    both = rtl.DataGroup("all", train=pooled, validation=pooled, test=pooled)
+    return rtl.DataGroups(groups.values(), pooled=both)
+
+
+OUTPUTS = [[2.0, 1.0, -1.0], [-1.0, -2.0, -3.0], [1.0, 3.0, -1.0], [-1.0, -2.0, 5.0]]
+LABELS = [0, 0, 1, 2]
+
+
+def test_detectors_count_as_positive_above_zero() -> None:
+    groups = detectors(OUTPUTS, LABELS)
+    protocol = rtl.protocols.OneVsRest()
+    metrics = protocol.score(method({name: Given() for name in groups}), groups, "test")
+    assert tuple(metrics) == protocol.metrics(groups)
+    # Class 0: found 1 of 2, false alarm 1 of 2. Class 1: 1 of 1, 1 of 3. Class 2: 1 of 1, none.
+    assert metrics["recall"] == pytest.approx((1 / 2 + 1 + 1) / 3)
+    assert metrics["precision"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+    balanced = [(1 / 2 + 1 / 2) / 2, (1 + 2 / 3) / 2, 1]
+    assert metrics["balanced accuracy"] == pytest.approx(sum(balanced) / 3)
+    assert metrics["accuracy"] == 1.0  # the highest logit is always the right one
+
+
+def test_the_single_model_counts_by_its_argmax() -> None:
+    groups = detectors(OUTPUTS, LABELS)
+    model = Given()
+    trained = method(dict.fromkeys(groups, model), single=True)
+    metrics = rtl.protocols.OneVsRest().score(trained, groups, "test")
+    assert metrics["recall"] == metrics["precision"] == metrics["balanced accuracy"] == 1.0
+    assert metrics["accuracy"] == 1.0
+
+
+def test_detectors_on_different_samples_are_refused() -> None:
+    x, ones, zeros = torch.zeros(2, 1), torch.ones(2), torch.zeros(2)
+    trained = method({"a": Given(), "b": Given()})
+    for split in (
+        {"a": [(x, ones)], "b": [(x, ones)]},  # in both groups
+        {"a": [(x, zeros)], "b": [(x, zeros)]},  # in none
+        {"a": [(x, ones)], "b": [(x[:1], zeros[:1])]},  # of different length
+    ):
+        with pytest.raises(InvalidGroups, match=r"same samples in the same order, each in exactly"):
+            rtl.protocols.OneVsRest().score(trained, loaders(split), "test")
+
+
+def error(model: Any, data: Any) -> torch.Tensor:
+    return (model(data[0]) - data[1]).abs()
+
+
+def test_a_metric_is_a_mean_over_samples_then_over_groups() -> None:
+    a = [(torch.tensor([1.0, 3.0]), torch.zeros(2)), (torch.tensor([8.0]), torch.zeros(1))]
+    b = [(torch.tensor([2.0]), torch.zeros(1))]
+    groups, trained = loaders({"a": a, "b": b}), method({"a": Given(), "b": Given()})
+    lower = rtl.protocols.MeanOfMetric(error, "error in K", higher_is_better=False)
+    metrics = lower.score(trained, groups, "test")
+    assert metrics == {"error in K": (4.0 + 2.0) / 2, "worst group": 4.0}
+    assert tuple(metrics) == lower.metrics(groups)
+    higher = rtl.protocols.MeanOfMetric(error, "gain")
+    assert higher.score(trained, groups, "test") == {"gain": 3.0, "worst group": 2.0}
+    assert higher.headline == "gain"
+
+
+def test_a_metric_may_return_integers_and_any_shape() -> None:
+    metric = rtl.protocols.MeanOfMetric(lambda model, data: data[1][:, None], "label")
+    metrics = metric.score(method({"a": Given()}), loaders({"a": A}), "test")
+    assert metrics["label"] == pytest.approx(1 / 3)
+
+
+def regression() -> rtl.DataGroups:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 16, 3, generator=generator)
+    data = {
+        "sum": [(part, part.sum(dim=1, keepdim=True)) for part in x],
+        "first": [(part, part[:, :1]) for part in x],
+    }
+    return rtl.DataGroups.from_loaders(data, test=data)
+
+
+def test_regression_from_end_to_end() -> None:
+    comparison = rtl.compare(
+        lambda seed: nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 1)),
+        regression(),
+        lambda model, data: error(model, data).square().mean(),
+        schedule=rtl.OneShotSchedule(0.25),
+        steps=5,
+        epochs=30,
+        optimizer=adam,
+        methods=["adaptive tickets", "IMP multiple", "dense"],
+        seeds=[0],
+        protocol=rtl.protocols.MeanOfMetric(error, "error in K", higher_is_better=False),
+    )
+    means = {r["method"]: r["mean"] for r in comparison.rows if r["metric"] == "error in K"}
+    # One model that is not told the group cannot tell "sum" from "first".
+    assert means["IMP multiple"] < means["adaptive tickets"] < means["dense"]
+    assert "error in K" in comparison.table()
+    assert comparison.headline == "error in K"
+
+
+class Blobs(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Three classes around three corners."""
+
+    def __init__(self, count: int = 240) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.targets = (torch.arange(count) % 3).tolist()
+        corners = 3.0 * torch.eye(3)[torch.tensor(self.targets)]
+        self.x = corners + torch.randn(count, 3, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.x[index], self.targets[index]
+
+
+def detector(seed: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 12), nn.ReLU(), nn.Linear(12, 1))
+
+
+def detector_loss(model: Any, data: Any) -> torch.Tensor:
+    logits = model(data[0]).squeeze(1)
+    return nn.functional.binary_cross_entropy_with_logits(logits, data[1])
+
+
+def classifier(seed: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 12), nn.ReLU(), nn.Linear(12, 3))
+
+
+def classifier_loss(model: Any, data: Any) -> torch.Tensor:
+    return nn.functional.cross_entropy(model(data[0]), data[1])
+
+
+def test_one_vs_rest_from_labels_with_a_multi_class_rival() -> None:
+    groups = rtl.DataGroups.from_labels(Blobs(), batch_size=16)
+    comparison = rtl.compare(
+        detector,
+        groups,
+        detector_loss,
+        schedule=rtl.OneShotSchedule(0.3),
+        steps=10,
+        epochs=8,
+        optimizer=adam,
+        seeds=[0, 1],
+        protocol=rtl.protocols.OneVsRest(),
+        single=rtl.SingleModel(classifier, classifier_loss),
+    )
+    rows = {(row["method"], row["metric"]): row for row in comparison.rows}
+    methods = list(dict.fromkeys(row["method"] for row in comparison.rows))
+    assert methods == [
+        *("adaptive tickets", "IMP single", "IMP multiple"),
+        *("dense", "random tickets", "shared statistics"),
+    ]
+    assert comparison.headline == "balanced accuracy"
+    for name in methods:
+        assert rows[name, "accuracy"]["mean"] > 0.8, name
+        assert rows[name, "balanced accuracy"]["mean"] > 0.8, name
+    # 36 prunable weights at 30 %: 25 a ticket; the rival's are its own network's.
+    assert rows["IMP single", "accuracy"]["parameters"] == 25
+    assert rows["IMP multiple", "accuracy"]["parameters"] == 75
+    assert rows["dense", "accuracy"]["parameters"] == 36
+
+
+def test_labels_and_columns_of_one_vs_rest_agree() -> None:
+    """A perfect detector of each class scores perfectly: columns are in the groups' order."""
+    groups = rtl.DataGroups.from_labels(Blobs(), batch_size=16)
+
+    class Corner(nn.Module):
+        def __init__(self, k: int) -> None:
+            super().__init__()
+            self.k = nn.Parameter(torch.tensor(float(k)))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, int(self.k)] - 1.5
+
+    metrics = rtl.protocols.OneVsRest().score(
+        method({name: Corner(k) for k, name in enumerate(groups)}), groups, "test"
+    )
+    shuffled = rtl.protocols.OneVsRest().score(
+        method({name: Corner((k + 1) % 3) for k, name in enumerate(groups)}), groups, "test"
+    )
+    assert metrics["accuracy"] > 0.9
+    assert shuffled["accuracy"] < 0.3
+    assert not np.isnan(list(metrics.values())).any()

@@ -1,0 +1,9 @@
+import pytest
+
+# Every strategy that a mixture can be forced to; a later one gets its line here and nothing else.
+STRATEGIES = ("auto", "reference")
+
+
+@pytest.fixture(params=STRATEGIES)
+def strategy(request: pytest.FixtureRequest) -> str:
+    return request.param
