@@ -19,6 +19,7 @@ from rtl_plugin.fingerprint import raw_bytes
 HEADER_KEY = "rtl_plugin"
 FORMAT_PREFIX = "rtl-plugin "
 VERSION = 1
+TEMPORARY = ".tmp"  # how the name of a file that is being written ends
 
 
 def pack_mask(mask: torch.Tensor) -> torch.Tensor:
@@ -94,7 +95,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -223,7 +224,7 @@ def _checked_header(path: Path, kind: str, metadata: dict[str, str] | None) -> d
             f"{path} has version {version!r}, this rtl-plugin reads {VERSION}: "
             "install the release that wrote it, or write it again"
         )
-    if metadata[HEADER_KEY] != canonical:
+    if metadata[HEADER_KEY] != canonical or len(metadata) > 1:
         # The signature speaks of the parsed header, which other spellings or doubled keys share.
         raise DamagedFile(f"{path} was altered or damaged: its header is not in canonical form")
     return header

@@ -25,6 +25,10 @@ class Verdict:
         shape: the parameter's shape.
         prunable: True when tickets mask it, False when it stays dense.
         reason: one clause.
+
+    Example:
+        >>> Verdict("fc.weight", (10, 64), False, "last linear layer").prunable
+        False
     """
 
     name: str
@@ -225,7 +229,16 @@ def select_prunable(model: nn.Module, prunable: Prunable = None) -> dict[str, nn
 
 
 class Explanation(list[Verdict]):
-    """The verdicts of a model; ``str()`` of it is a table with the totals."""
+    """The verdicts of a model; ``str()`` of it is a table with the totals.
+
+    Example:
+        >>> print(Explanation([Verdict("w", (2, 3), True, "weight of Linear")]))
+        parameter    shape    verdict    why
+        -----------  -------  ---------  ----------------
+        w            2x3      prunable   weight of Linear
+        <BLANKLINE>
+        6 of 6 parameters are prunable
+    """
 
     def __str__(self) -> str:
         rows = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rtl_plugin.checkpoint import write_atomically
+from rtl_plugin.checkpoint import TEMPORARY, write_atomically
 from rtl_plugin.errors import DamagedFile, RunFolderMismatch
 
 
@@ -68,6 +68,8 @@ class RunFolder:
     def open(self, arguments: Mapping[str, Any]) -> None:
         """Start the stage here, or check that it was started with the same arguments.
 
+        What a killed run was in the middle of writing is removed: one run at a time uses a stage.
+
         Args:
             arguments: JSON-able; compared entry by entry, in order, so put what others follow
                 from first.
@@ -76,6 +78,8 @@ class RunFolder:
             RunFolderMismatch: the folder was made with other arguments, naming the first.
             DamagedFile: the folder's arguments cannot be read.
         """
+        for half_written in (self.root / self.stage).glob(f".*{TEMPORARY}"):
+            half_written.unlink(missing_ok=True)
         given = json.loads(json.dumps(arguments))
         if not self.arguments.exists():
             write_atomically(self.arguments, _json(given))

@@ -26,7 +26,7 @@ def read_masks(
     Raises:
         NothingPrunable: the model carries no ``torch.nn.utils.prune`` mask.
         InvalidTicket: not a module, a mask holds values other than 0 and 1, or the uses of a tied
-            parameter have different masks.
+            parameter are not masked alike.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2))
@@ -57,14 +57,26 @@ def read_masks(
         if not torch.equal(masks.setdefault(first, buffer.bool()), buffer.bool()):
             raise InvalidTicket(
                 f"{name!r}: {first!r} and {bare!r} are one tied parameter under two different "
-                "masks: prune every use alike"
+                "masks: a ticket masks every use, so prune every use alike"
             )
     if not masks:
         raise NothingPrunable(
             f"model {name!r} carries no torch.nn.utils.prune mask: call a prune.* method on its "
             "layers first, and import before prune.remove"
         )
+    _check_every_use_is_masked(name, model, first_uses)
     return masks, state
+
+
+def _check_every_use_is_masked(name: str, model: nn.Module, masked: Mapping[int, str]) -> None:
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    for key, parameter in model.named_parameters(remove_duplicate=False):
+        first = masked.get(id(parameter))
+        if first is not None and key.removesuffix("_orig") + _SUFFIX not in buffers:
+            raise InvalidTicket(
+                f"{name!r}: {first!r} is pruned, but not where it is tied as {key!r}: a ticket "
+                "masks every use, so prune every use alike"
+            )
 
 
 def apply_masks(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:

@@ -152,7 +152,8 @@ def check_finite(tensors: Mapping[str, torch.Tensor], where: object) -> None:
     """Refuse trained tensors with NaN or infinity, which a finite loss does not rule out.
 
     Args:
-        tensors: name -> values.
+        tensors: name -> values that training moved; a frozen bound or an attention mask may well
+            be infinite.
         where: for the message.
 
     Raises:

@@ -41,6 +41,14 @@ class Comparison:
             ``seeds``, ``parameters``, ``bytes`` (means over seeds).
         raw: one object a (method, seed): ``metrics``, ``parameters``, ``bytes``.
         headline: the metric that leads.
+
+    Example:
+        >>> row = {"task": "t", "sparsity": 0.5, "method": "dense", "metric": "accuracy"}
+        >>> row |= {"mean": 0.9, "low": None, "high": None, "parameters": 8, "seeds": [0]}
+        >>> print(Comparison([row], [], "accuracy").table())
+          sparsity  method    accuracy      parameters
+        ----------  --------  ----------  ------------
+              50 %  dense     0.900                  8
     """
 
     rows: list[dict[str, Any]]

@@ -20,7 +20,7 @@ _HELP = "compare adaptive tickets with baselines and ablations on a task"
 _EPILOG = """\
 A task of your own is a function that returns rtl_plugin.tasks.ComparisonTask:
   rtl-plugin compare my_module:my_task --seeds 5 --run-folder runs/mine
-  rtl-plugin compare --methods 'adaptive tickets' 'IMP single' --split validation
+  rtl-plugin compare --methods 'adaptive tickets' dense --split validation
 
 """ + wrapped("Methods: " + ", ".join(f"'{name}'" for name in METHODS))
 

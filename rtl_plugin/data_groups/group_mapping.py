@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from rtl_plugin.data_groups.group import DataGroup, check_groups, check_names
-from rtl_plugin.data_groups.loading import number_of_batches
+from rtl_plugin.data_groups.loading import known_length
 from rtl_plugin.data_groups.mixed_batches import ChainedBatches, MixedBatches
 from rtl_plugin.errors import UnknownTicket
 
@@ -98,20 +98,15 @@ class GroupMapping(Mapping[str, DataGroup]):
         """What identifies the data of a run, as far as it can be told cheaply.
 
         Returns:
-            The names, and the number of training batches of every group, ready for JSON.
-
-        Raises:
-            InvalidGroups: a loader without a length turns out to be empty.
+            The names, and the number of training batches of every group (None for a loader without
+            a length, which may be endless), ready for JSON.
 
         Example:
             >>> from rtl_plugin.data_groups import DataGroups
             >>> DataGroups.from_loaders({"a": [1, 2]}).signature()
             {'names': ['a'], 'batches': {'a': 2}}
         """
-        batches = {
-            name: number_of_batches(group.train, f"training loader of group {name!r}")
-            for name, group in self.items()
-        }
+        batches = {name: known_length(group.train) for name, group in self.items()}
         return {"names": list(self.names), "batches": batches}
 
     def _mixed(self) -> DataGroup:

@@ -111,7 +111,8 @@ class _GroupRun:
                 self._scheduler.step()
             self._optimizer.zero_grad(set_to_none=True)
         loss = log.mean()
-        check_finite(self._leaves, f"{self._where}, step {steps}")
+        trained = {name: leaf for name, leaf in self._leaves.items() if leaf.requires_grad}
+        check_finite(trained, f"{self._where}, step {steps}")
         return Trained(self._scores(), loss)
 
     def _backward(self, look: bool) -> torch.Tensor:

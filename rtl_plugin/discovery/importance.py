@@ -16,6 +16,15 @@ class Importance(Protocol):
 
     ``needs_gradients`` asks for the mean gradient over one pass of the group's batches at the
     trained weights; otherwise the gradients are an empty mapping.
+
+    Example:
+        >>> class Squared:
+        ...     needs_gradients = False
+        ...
+        ...     def scores(self, values, gradients):
+        ...         return {name: value.square() for name, value in values.items()}
+        >>> isinstance(Squared(), Importance)
+        True
     """
 
     needs_gradients: bool

@@ -118,20 +118,25 @@ def discover(
         folder.open(plan.arguments())
         if folder.tickets.exists():
             return _loaded(folder, plan)
-    shown = Progress(progress)
-    start = RewindPoint.capture(model)
-    with (
-        train_mode(model),
-        set_aside_gradients(model),
-        preserved_generators(groups),
-        Untouched(model, start) as untouched,
-    ):
-        point = _rewind_point(plan, start, untouched, folder, shown)
-        tickets = _Rounds(plan, point, untouched, train_round, folder, shown).run()
+    tickets = _found(plan, train_round, folder, Progress(progress))
     if folder is not None:
         tickets.save(folder.tickets)
         folder.log("finished")
     return tickets
+
+
+def _found(
+    plan: DiscoveryPlan, train_round: Backend, folder: RunFolder | None, progress: Progress
+) -> TicketSet:
+    start = RewindPoint.capture(plan.model)
+    with (
+        train_mode(plan.model),
+        set_aside_gradients(plan.model),
+        preserved_generators(plan.groups),
+        Untouched(plan.model, start) as untouched,
+    ):
+        point = _rewind_point(plan, start, untouched, folder, progress)
+        return _Rounds(plan, point, untouched, train_round, folder, progress).run()
 
 
 def _loaded(folder: RunFolder, plan: DiscoveryPlan) -> TicketSet:

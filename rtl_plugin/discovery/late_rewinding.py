@@ -16,6 +16,7 @@ from rtl_plugin.randomness import derived_seed, forked
 from rtl_plugin.training_step import (
     LossLog,
     Where,
+    check_finite,
     check_gradients,
     check_model_unused,
     checked_loss,
@@ -73,6 +74,9 @@ def train_to_rewind_point(
             optimizer.zero_grad(set_to_none=True)
         for log in logs.values():
             log.mean()
+        check_finite(
+            {n: leaf for n, leaf in leaves.items() if leaf.requires_grad}, "late rewinding"
+        )
     return _point(start, leaves, buffers, plan.rewind_to)
 
 

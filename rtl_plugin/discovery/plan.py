@@ -119,15 +119,7 @@ def plan_discovery(
         NothingPrunable: no parameter may be masked.
         InvalidGroups: a group has no batches.
     """
-    if not isinstance(groups, DataGroups):
-        raise InvalidArgument(
-            f"groups must be DataGroups, got {type(groups).__name__}: make them with "
-            "DataGroups.from_labels, from_metadata, from_clusters or from_loaders"
-        )
-    if not isinstance(schedule, SparsitySchedule):
-        raise InvalidArgument(f"schedule must be a sparsity schedule, got {schedule!r}")
-    if not callable(loss):
-        raise InvalidArgument(f"loss must be callable as loss(model, batch), got {loss!r}")
+    _check_kinds(groups, loss, schedule)
     whole_number("rewind_to", rewind_to, 0)
     whole_number("seed", seed, 0)
     chosen = select_prunable(model, prunable)
@@ -150,6 +142,18 @@ def plan_discovery(
     )
 
 
+def _check_kinds(groups: Any, loss: Any, schedule: Any) -> None:
+    if not isinstance(groups, DataGroups):
+        raise InvalidArgument(
+            f"groups must be DataGroups, got {type(groups).__name__}: make them with "
+            "DataGroups.from_labels, from_metadata, from_clusters or from_loaders"
+        )
+    if not isinstance(schedule, SparsitySchedule):
+        raise InvalidArgument(f"schedule must be a sparsity schedule, got {schedule!r}")
+    if not callable(loss):
+        raise InvalidArgument(f"loss must be callable as loss(model, batch), got {loss!r}")
+
+
 def whole_number(name: str, value: Any, least: int) -> None:
     """Refuse anything but a whole number of at least ``least``.
 
@@ -166,13 +170,12 @@ def _steps(groups: DataGroups, steps: int | None, epochs: int | None) -> dict[st
             f"give either steps= (optimizer steps a group and round) or epochs=, got steps={steps} "
             f"and epochs={epochs}"
         )
-    batches = {name: number_of_batches(group.train) for name, group in groups.items()}
     if steps is not None:
         whole_number("steps", steps, 1)
         return dict.fromkeys(groups, steps)
     whole_number("epochs", epochs, 1)
     assert epochs is not None  # noqa: S101 - one of the two is given, checked above
-    return {name: epochs * count for name, count in batches.items()}
+    return {name: epochs * number_of_batches(group.train) for name, group in groups.items()}
 
 
 def _kept_counts(schedule: SparsitySchedule, total: int, floors: int) -> tuple[int, ...]:

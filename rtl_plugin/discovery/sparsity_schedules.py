@@ -28,13 +28,24 @@ class SparsitySchedule(abc.ABC):
     """A path from 0 to a target sparsity over rounds counted from 1.
 
     Also callable as Torch-Pruning's ``iterative_pruning_ratio_scheduler(ratio, steps)``; called
-    so, an instance keeps only its shape.
+    so, an instance keeps only its shape. A schedule of your own says how many rounds it takes
+    (``rounds_for``) and how sparse it is on the way (``path``).
 
     Args:
         sparsity: target fraction of prunable weights removed, in (0, 1).
 
     Raises:
         InvalidArgument: the target is out of range.
+
+    Example:
+        >>> class Late(SparsitySchedule):
+        ...     def rounds_for(self, prunable=None):
+        ...         return 2
+        ...
+        ...     def path(self, target, fraction):
+        ...         return target * fraction**2
+        >>> Late(0.8).sparsity(1), Late(0.8).sparsity(2)
+        (0.2, 0.8)
     """
 
     def __init__(self, sparsity: float) -> None:
@@ -52,8 +63,16 @@ class SparsitySchedule(abc.ABC):
         """Number of rounds until the target."""
 
     @abc.abstractmethod
-    def _path(self, target: float, fraction: float) -> float:
-        """Sparsity after a fraction in (0, 1) of the way to a target."""
+    def path(self, target: float, fraction: float) -> float:
+        """Sparsity after a fraction in (0, 1) of the way to a target.
+
+        Args:
+            target: final sparsity, in (0, 1].
+            fraction: of the rounds that are done, in (0, 1).
+
+        Returns:
+            A fraction in [0, target], growing with ``fraction``.
+        """
 
     def sparsity(self, round: int, prunable: int | None = None) -> float:
         """Sparsity after a round.
@@ -76,7 +95,7 @@ class SparsitySchedule(abc.ABC):
         return self.target if round == rounds else self._between(round, rounds, prunable)
 
     def _between(self, round: int, rounds: int, prunable: int | None) -> float:
-        return self._path(self.target, round / rounds)
+        return self.path(self.target, round / rounds)
 
     def __call__(self, ratio: float, steps: int) -> list[float]:
         """Torch-Pruning's ratios after each of ``steps`` steps, this schedule's shape.
@@ -93,7 +112,7 @@ class SparsitySchedule(abc.ABC):
         """
         if steps < 1 or not 0 <= ratio <= 1:
             raise InvalidArgument(f"need ratio in [0, 1] and steps >= 1, got {ratio}, {steps}")
-        between = [self._path(ratio, step / steps) for step in range(1, steps)]
+        between = [self.path(ratio, step / steps) for step in range(1, steps)]
         return [0.0, *between, float(ratio)]
 
     def description(self) -> dict[str, Any]:
@@ -139,7 +158,8 @@ class GeometricSchedule(_RoundedSchedule):
         Stefański, Presta, Byra, Routing the Lottery, arXiv 2601.22141, Algorithm 1 (fraction p).
     """
 
-    def _path(self, target: float, fraction: float) -> float:
+    def path(self, target: float, fraction: float) -> float:
+        """As documented in :class:`SparsitySchedule`."""
         return 1 - float((1 - target) ** fraction)
 
 
@@ -158,7 +178,8 @@ class LinearSchedule(_RoundedSchedule):
         0.2
     """
 
-    def _path(self, target: float, fraction: float) -> float:
+    def path(self, target: float, fraction: float) -> float:
+        """As documented in :class:`SparsitySchedule`."""
         return target * fraction
 
 
@@ -180,7 +201,8 @@ class CubicSchedule(_RoundedSchedule):
         Zhu and Gupta, To prune, or not to prune, arXiv 1710.01878.
     """
 
-    def _path(self, target: float, fraction: float) -> float:
+    def path(self, target: float, fraction: float) -> float:
+        """As documented in :class:`SparsitySchedule`."""
         return target * (1 - (1 - fraction) ** 3)
 
 
@@ -218,7 +240,8 @@ class FixedCountSchedule(SparsitySchedule):
         assert prunable is not None  # noqa: S101 - rounds_for has refused None
         return self.count * round / prunable
 
-    def _path(self, target: float, fraction: float) -> float:
+    def path(self, target: float, fraction: float) -> float:
+        """As documented in :class:`SparsitySchedule`."""
         return target * fraction
 
     def description(self) -> dict[str, Any]:
@@ -244,5 +267,6 @@ class OneShotSchedule(SparsitySchedule):
         """One round."""
         return 1
 
-    def _path(self, target: float, fraction: float) -> float:
+    def path(self, target: float, fraction: float) -> float:
+        """As documented in :class:`SparsitySchedule`."""
         return target

@@ -3,10 +3,9 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from tabulate import tabulate
 from torch import nn
 
 from rtl_plugin.data_groups import DataGroups
@@ -22,6 +21,7 @@ from rtl_plugin.fingerprint import bit_equal, model_structure, model_values, val
 from rtl_plugin.joint_training.epoch_checkpoint import load_epoch, save_epoch
 from rtl_plugin.joint_training.group_batches import GroupBatches, balanced_length
 from rtl_plugin.joint_training.private_parameters import private_names
+from rtl_plugin.joint_training.report import RetrainReport
 from rtl_plugin.joint_training.shared_training import SharedTraining
 from rtl_plugin.modes import set_aside_gradients, train_mode
 from rtl_plugin.optimizers import OptimizerFactory, describe_optimizer
@@ -30,23 +30,6 @@ from rtl_plugin.run_folder import RunFolder
 from rtl_plugin.structure import device_of, install_state, parameters_of
 from rtl_plugin.tickets import TicketSet
 from rtl_plugin.training_step import Loss, LossLog, Where
-
-
-@dataclass(frozen=True)
-class RetrainReport:
-    """What a joint retraining did.
-
-    Args:
-        rows: one object an (epoch, group): ``epoch``, ``group``, ``loss`` (mean of the epoch).
-        batches_per_epoch: batches that every group gave in each epoch.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    batches_per_epoch: int = 0
-
-    def __str__(self) -> str:
-        table = [(row["epoch"], row["group"], row["loss"]) for row in self.rows]
-        return tabulate(table, headers=("epoch", "group", "loss"), floatfmt=".4f")
 
 
 def retrain(
@@ -107,6 +90,7 @@ def retrain(
         RunFolderMismatch: the run folder was made with other arguments.
 
     Example:
+        >>> import torch
         >>> from rtl_plugin import Ticket
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
         >>> tickets = TicketSet([Ticket("a", {"0.weight": torch.eye(2).bool()})])

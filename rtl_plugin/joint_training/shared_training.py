@@ -62,6 +62,9 @@ class SharedTraining:
         own_buffers = {t.name: _own_buffers(model, t, device) for t in tickets.values()}
         self._buffers = own_buffers if own_statistics else _one_for_all(own_buffers)
         self._own_statistics = own_statistics
+        self._finite_buffers = {
+            name for name, buffer in model.named_buffers() if bool(torch.isfinite(buffer).all())
+        }
         self._masks = {
             t.name: {name: mask.to(device) for name, mask in t.masks.items()}
             for t in tickets.values()
@@ -110,9 +113,10 @@ class SharedTraining:
         Raises:
             TrainingDiverged: naming the first that is not.
         """
-        check_finite(self._shared, where)
+        check_finite({n: p for n, p in self._shared.items() if p.requires_grad}, where)
         for ticket, buffers in self._buffers.items():
-            check_finite({**self._private[ticket], **buffers}, f"{where}, ticket {ticket!r}")
+            moved = {n: b for n, b in buffers.items() if n in self._finite_buffers}
+            check_finite({**self._private[ticket], **moved}, f"{where}, ticket {ticket!r}")
 
     def publish(self, tickets: TicketSet) -> None:
         """Put copies of each ticket's own tensors into its state."""

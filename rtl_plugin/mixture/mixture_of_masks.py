@@ -117,17 +117,19 @@ class MixtureOfMasks(nn.Module):
         return self
 
     def forward(
-        self, x: Any, *args: Any, tickets: Tickets = None, context: Any = None, **kwargs: Any
+        self, *inputs: Any, tickets: Tickets = None, context: Any = None, **kwargs: Any
     ) -> Any:
         """Run a batch, every sample through its own ticket.
 
         Args:
-            x: the network's first input, batch first where the batch is mixed.
-            args: further inputs; tensors whose first dimension is B are split alike.
+            inputs: the network's inputs. The first tensor (of ``kwargs``, where there are no
+                others) is batch first where the batch is mixed; every tensor whose first
+                dimension is B too is split alike, and others pass whole. So an unbatched table
+                must not have B rows: give it a leading dimension of 1.
             tickets: one name (or index) for the batch, or B names, or an integer tensor [B]. None
                 lets the router decide.
             context: for the router; never reaches the network.
-            kwargs: further inputs, as ``args``.
+            kwargs: further inputs, treated alike.
 
         Returns:
             The network's output, rows in the order of the input.
@@ -138,7 +140,7 @@ class MixtureOfMasks(nn.Module):
                 the number of tickets is not the batch size, or an output of a mixed batch is not
                 batch first.
         """
-        inputs = (x, *args)
+        x = inputs[0] if inputs else kwargs
         if tickets is None:
             decision = checked_decision(self._held[2], self.tickets, x, context)
             return self._routed(decision, inputs, kwargs)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rtl_plugin.masked_forward import TensorSlots, mask_parameters
-from rtl_plugin.mixture.replica import storage_sharing_replica
+from rtl_plugin.mixture.replica import check_no_stored_references, storage_sharing_replica
 from rtl_plugin.structure import install_state
 from rtl_plugin.tickets import Ticket, TicketSet
 
@@ -79,6 +79,7 @@ class ReferenceStrategy:
 
     def __init__(self, model: nn.Module, tickets: TicketSet) -> None:
         self._model, self._tickets = model, tickets
+        check_no_stored_references(model, tickets.shapes)
         self._replica = storage_sharing_replica(model)
         self._slots = TensorSlots(self._replica)
         # The replica holds one ticket's tensors while it runs, so runs take turns.

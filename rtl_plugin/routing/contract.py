@@ -104,7 +104,15 @@ def batch_size(x: Any) -> int:
 
 @runtime_checkable
 class Router(Protocol):
-    """Decides on the tickets of a batch from its input or its context."""
+    """Decides on the tickets of a batch from its input or its context.
+
+    Example:
+        >>> class FirstForAll:
+        ...     def route(self, x, context=None):
+        ...         return RoutingDecision(indices=torch.zeros(len(x), dtype=torch.long))
+        >>> isinstance(FirstForAll(), Router)
+        True
+    """
 
     def route(self, x: Any, context: Any = None) -> RoutingDecision:
         """Decide on every sample of a batch.

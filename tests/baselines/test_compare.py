@@ -258,3 +258,20 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     result.unlink()
     small(run_folder=tmp_path, seeds=[0], methods=["dense"])
     assert result.read_bytes() == whole
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    small(run_folder=tmp_path, seeds=[0])
+    content = files(tmp_path)
+    stages = {path.parent for path in tmp_path.rglob("arguments.json")}
+    assert len(stages) == 4  # compare; one discovery, two retrainings
+    for result in ("compare/results.json", "compare/dense-seed-0.json"):
+        (tmp_path / result).unlink()
+    for stage in stages:
+        (stage / ".results.json.123.456.tmp").write_bytes(b"{")
+    small(run_folder=tmp_path, seeds=[0], methods=["dense"])
+    small(run_folder=tmp_path, seeds=[0])
+    left = {name for name in files(tmp_path) if name.endswith(".tmp")}
+    # Stages of a method whose result is there are not entered again.
+    assert all("adaptive" in name for name in left)
+    assert {name: value for name, value in files(tmp_path).items() if name not in left} == content

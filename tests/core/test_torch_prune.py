@@ -182,6 +182,13 @@ def test_a_tied_parameter_under_two_masks_is_refused() -> None:
         TicketSet.from_torch_prune(model)
 
 
+def test_a_tied_parameter_that_is_pruned_at_one_use_only_is_refused() -> None:
+    model = Tied()
+    prune.custom_from_mask(model.decode, "weight", torch.eye(3))
+    with pytest.raises(InvalidTicket, match=r"'decode.weight' is pruned, but not .* 'encode"):
+        TicketSet.from_torch_prune(model)
+
+
 def test_a_layer_used_twice_is_masked_once() -> None:
     layer = nn.Linear(3, 3, bias=False)
     weight = layer.weight.detach() * torch.eye(3)

@@ -9,7 +9,13 @@ from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
 
 from rtl_plugin import DataGroups, GeometricSchedule, discover
-from rtl_plugin.errors import InvalidArgument, NothingPrunable, RtlError, UnsupportedOptimizer
+from rtl_plugin.errors import (
+    InvalidArgument,
+    InvalidGroups,
+    NothingPrunable,
+    RtlError,
+    UnsupportedOptimizer,
+)
 from tests.discovery.setups import (
     MLP,
     Interrupting,
@@ -212,8 +218,20 @@ def test_a_group_without_batches_that_only_a_pass_can_tell() -> None:
         def __iter__(self) -> Any:
             return iter(())
 
-    with pytest.raises(ValueError, match="is empty, expected at least one batch"):
-        found(built(MLP), DataGroups.from_loaders({"a": Empty()}))
+    groups = DataGroups.from_loaders({"a": Empty()})
+    with pytest.raises(InvalidGroups, match="is empty, expected at least one batch"):
+        found(built(MLP), groups, epochs=1)
+    with pytest.raises(InvalidGroups, match="pass 1 over a loader gave no batch: is it one-shot"):
+        found(built(MLP), groups, steps=1)
+
+
+def test_steps_need_no_end_of_the_data() -> None:
+    class Endless:
+        def __iter__(self) -> Any:
+            while True:
+                yield from named_groups(MLP)["a"].train
+
+    assert found(built(MLP), DataGroups.from_loaders({"a": Endless()}), steps=3)["a"].kept == 42
 
 
 def test_batches_of_any_nesting_reach_the_loss_as_they_are() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rtl_plugin import OneShotSchedule
+from rtl_plugin import OneShotSchedule, retrain
 from rtl_plugin.errors import InvalidLoss, MaskBypassed, TrainingDiverged, UnmaskedAccess
 from tests.discovery.setups import (
     MLP,
@@ -21,6 +21,7 @@ from tests.discovery.setups import (
     named_groups,
     random_states,
     same_bits,
+    sgd,
     tensors_of,
 )
 from tests.models import ZOO, Network
@@ -140,6 +141,49 @@ def test_a_finite_loss_with_a_gradient_that_is_not() -> None:
     message = r"group 'a', round 1: the loss is finite, but its gradient for '0\.weight' is not"
     with pytest.raises(TrainingDiverged, match=message):
         found(built(MLP), named_groups(MLP), loss)
+
+
+class Masking(nn.Module):
+    """Holds infinities on purpose: an attention mask, and a frozen bound."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
+        self.register_buffer("mask", torch.tensor([0.0, -math.inf, 0.0]))
+        self.bound = nn.Parameter(torch.tensor(math.inf), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.head(torch.relu(self.inner(x)))
+        return logits + torch.softmax(self.mask, dim=0) + torch.minimum(logits, self.bound)
+
+
+def test_infinities_that_were_there_before_are_fine() -> None:
+    torch.manual_seed(0)
+    model, groups = Masking(), named_groups(MLP)
+    tickets = found(model, groups, rewind_to=1)
+    retrain(model, tickets, groups, cross_entropy, epochs=1, optimizer=sgd, progress=False)
+    assert bool(torch.isfinite(model.inner.weight).all())
+
+
+def runaway(params: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, 1e38)
+
+
+@pytest.mark.parametrize("rewind_to", [0, 1])
+def test_weights_that_the_last_step_made_infinite(rewind_to: int, tmp_path: Path) -> None:
+    """No later loss would tell: such weights must not be ranked, nor become the rewind point."""
+    where = "late rewinding" if rewind_to else "discover, group 'a', round 1, step 1"
+
+    def loss(view: Any, batch: Any) -> torch.Tensor:
+        return cross_entropy(view, batch) * 1e3
+
+    message = rf"{where}: '0\.weight' holds NaN or infinity after a step, although the loss was fin"
+    with pytest.raises(TrainingDiverged, match=message):
+        found(
+            built(MLP), named_groups(MLP), loss, optimizer=runaway, steps=1, rewind_to=rewind_to,
+            run_folder=tmp_path,
+        )  # fmt: skip
+    assert list(files_of(tmp_path)) == ["discover/arguments.json"]
 
 
 def test_a_layer_that_the_loss_leaves_out_is_fine() -> None:

@@ -103,6 +103,19 @@ def test_a_failed_retraining_can_be_called_again() -> None:
     assert same_bits(tensors_of(model), tensors_of(other))
 
 
+def test_other_weights_on_purpose_are_not_rewound() -> None:
+    model, recording = built(MLP, seed=1), Recording()
+    tickets = found(built(MLP), named_groups(MLP), rewind_to=2)
+    start = copied(dict(model.named_parameters()))
+    retrain(
+        model, tickets, named_groups(MLP), recording, epochs=1, optimizer=sgd, progress=False,
+        allow_other_weights=True,
+    )  # fmt: skip
+    for name, value in recording.seen[0][1].items():
+        kept = tickets["a"].masks.get(name, ...)
+        assert bit_equal(value[kept], start[name][kept]), name
+
+
 def test_the_rewind_state_is_saved_and_read_back(tmp_path: Path) -> None:
     tickets = found(built(CONV), named_groups(CONV), rewind_to=2, run_folder=tmp_path)
     tickets.save(tmp_path / "mine.safetensors")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from safetensors import safe_open
 
 from rtl_plugin.errors import DamagedFile
 from rtl_plugin.tickets import TicketSet
@@ -87,6 +88,15 @@ def test_somebody_else_s_safetensors(tmp_path: Path) -> None:
 )
 def test_headers_of_another_format_or_version(text: str, message: str, tmp_path: Path) -> None:
     assert_refused(foreign(tmp_path / "f", text), message)
+
+
+def test_a_second_metadata_entry(tmp_path: Path) -> None:
+    # The signature does not speak of it, so it was not there when the file was signed.
+    path = sign(tmp_path / "f")
+    with safe_open(path, framework="pt") as file:
+        metadata = {**file.metadata(), "note": "added later"}
+    safetensors.torch.save_file(valid_tensors(), path, metadata)
+    assert_refused(path, "altered or damaged: its header is not in canonical form")
 
 
 def test_json_nested_to_any_depth(tmp_path: Path) -> None:

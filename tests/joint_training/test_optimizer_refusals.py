@@ -102,6 +102,24 @@ class GroupCount(Lars):
                     parameter.sub_(group["lr"] / group["count"] * parameter.grad)
 
 
+class AttributeCount(GroupCount):
+    """Counts its steps in an attribute of its own."""
+
+    count = 0
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.count += 1
+
+
+class GlobalState(GroupCount):
+    """Counts its steps in its state, but not with a parameter."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.state["all"]["count"] = self.state["all"].get("count", 0) + 1
+
+
 class Procrastinating(Lars):
     """Makes its state in the third step, when the trial is over."""
 
@@ -134,6 +152,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "Later": (Later, "Later updates a weight by other weights' gradients"),
     "RowState": (RowState, r"RowState keeps 'rows' of shape \(4, 1, 1\) for a parameter of shape"),
     "GroupCount": (GroupCount, "GroupCount changes 'count' of parameter group 0 with every step"),
+    "AttributeCount": (AttributeCount, "AttributeCount changes its attribute 'count' with every"),
+    "GlobalState": (GlobalState, "GlobalState changes its state 'all' with every step"),
     "SlowWeights": (SlowWeights, "SlowWeights with these settings treats its first step apart"),
 }  # fmt: skip
 if hasattr(torch.optim, "Muon"):
