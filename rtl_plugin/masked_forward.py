@@ -125,7 +125,7 @@ def _places(model: nn.Module, table_name: str) -> dict[str, list[tuple[dict[str,
 # What a penalty in a loss reads of a module; torch's own versions compute nothing with weights.
 _READERS = frozenset(
     "parameters named_parameters buffers named_buffers get_buffer state_dict "
-    "get_submodule keys values items".split()
+    "get_submodule modules named_modules children named_children keys values items".split()
 )
 
 
@@ -140,6 +140,11 @@ class _MaskedView:
         object.__setattr__(self, "_module_", module)
         object.__setattr__(self, "_holding_", holding)
         object.__setattr__(self, "_path_", path)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        # A loss that asks isinstance(layer, nn.Linear) must not skip the layer in silence.
+        return type(self._module_)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise UnmaskedAccess(_remedy(self._path_))
