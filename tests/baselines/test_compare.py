@@ -151,6 +151,18 @@ def test_the_validation_split_is_another(everything: rtl.Comparison) -> None:
     assert on_train.raw[0]["metrics"] != tuning.raw[0]["metrics"]
 
 
+def test_a_metric_that_draws_is_repeatable_and_draws_from_no_stream_of_the_caller() -> None:
+    def draw(model: Any, batch: Any) -> torch.Tensor:
+        return torch.rand(len(batch[0]))
+
+    def drawn() -> rtl.Comparison:
+        return small(seeds=[0], protocol=rtl.protocols.MeanOfMetric(draw, "luck"))
+
+    first, state = drawn(), torch.get_rng_state()
+    assert drawn() == first
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 # A run folder.
 
 

@@ -70,18 +70,18 @@ def test_every_group_is_scored_by_its_own_predictor() -> None:
 def test_thresholds_come_from_validation_and_the_figures_from_the_split_asked_for() -> None:
     # At its own threshold class 1 separates perfectly, though argmax never chooses it.
     shy = [batch([0, 0, 1, 1], [[5.0, 0.0], [6.0, 0.0], [2.0, 1.0], [2.5, 1.0]])]
-    # Here the scores rank the samples the wrong way round, so no threshold beats chance.
-    flipped = [batch([1, 1, 1, 0], [[5.0, 0.0], [6.0, 0.0], [2.0, 1.0], [2.5, 1.0]])]
+    # Here the best threshold tells the third sample from all others: 1 of 3 found, no false alarm.
+    flipped = [batch([1, 1, 0, 0], [[5.0, 0.0], [6.0, 0.0], [2.0, 1.0], [2.5, 1.0]])]
     protocol, trained = rtl.protocols.GroupedClassification(), method({"a": Given()})
     right = protocol.score(trained, loaders({"a": shy}), "test")
     assert right["accuracy"] == 0.5
     assert right["balanced accuracy"] == 0.5
     assert right["calibrated balanced accuracy"] == 1.0
     wrong = protocol.score(trained, loaders({"a": shy}, {"a": flipped}), "test")
-    assert wrong["calibrated balanced accuracy"] == 0.5
+    assert wrong["calibrated balanced accuracy"] == 0.75  # which finds 1 of 2 there
     assert wrong["accuracy"] == 0.5
     tuned = protocol.score(trained, loaders({"a": shy}, {"a": flipped}), "validation")
-    assert tuned["calibrated balanced accuracy"] == 0.5
+    assert tuned["calibrated balanced accuracy"] == pytest.approx((1 / 3 + 1) / 2)
     assert tuned["accuracy"] == 0.25
 
 
