@@ -71,7 +71,7 @@ def test_thresholds_come_from_validation_and_the_figures_from_the_split_asked_fo
     # At its own threshold class 1 separates perfectly, though argmax never chooses it.
     shy = [batch([0, 0, 1, 1], [[5.0, 0.0], [6.0, 0.0], [2.0, 1.0], [2.5, 1.0]])]
     # Here the best threshold tells the third sample from all others: 1 of 3 found, no false alarm.
-    flipped = [batch([1, 1, 0, 0], [[5.0, 0.0], [6.0, 0.0], [2.0, 1.0], [2.5, 1.0]])]
+    flipped = [batch([1, 1, 1, 0], [[5.0, 0.0], [6.0, 0.0], [2.0, 1.0], [2.5, 1.0]])]
     protocol, trained = rtl.protocols.GroupedClassification(), method({"a": Given()})
     right = protocol.score(trained, loaders({"a": shy}), "test")
     assert right["accuracy"] == 0.5
@@ -91,14 +91,19 @@ def test_a_prediction_of_the_users_own() -> None:
     assert metrics["accuracy"] == pytest.approx(1 / 3)
 
 
-def detectors(outputs: list[list[float]], labels: list[int]) -> rtl.DataGroups:
+def detectors(
+    outputs: list[list[float]], labels: list[int], validation_shift: float = 0.0
+) -> rtl.DataGroups:
     """Groups 0..K-1, each against all, whose inputs are the detectors' logits [N, K]."""
-    columns = torch.tensor(outputs).T
-    split = {
-        str(k): [(column[:, None], torch.tensor([float(label == k) for label in labels]))]
-        for k, column in enumerate(columns)
-    }
-    groups = loaders(split)
+
+    def split(shift: float) -> dict[str, list[Batch]]:
+        columns = (torch.tensor(outputs) + shift).T
+        return {
+            str(k): [(column[:, None], torch.tensor([float(label == k) for label in labels]))]
+            for k, column in enumerate(columns)
+        }
+
+    groups = loaders(split(0.0), split(validation_shift))
     pooled = [(torch.tensor(outputs), torch.tensor(labels))]
     both = rtl.DataGroup("all", train=pooled, validation=pooled, test=pooled)
     return rtl.DataGroups(groups.values(), pooled=both)
@@ -119,6 +124,20 @@ def test_detectors_count_as_positive_above_zero() -> None:
     balanced = [(1 / 2 + 1 / 2) / 2, (1 + 2 / 3) / 2, 1]
     assert metrics["balanced accuracy"] == pytest.approx(sum(balanced) / 3)
     assert metrics["accuracy"] == 1.0  # the highest logit is always the right one
+
+
+def test_thresholds_of_detectors_come_from_validation_too() -> None:
+    protocol = rtl.protocols.OneVsRest()
+    found = {}
+    for shift in (0.0, 100.0, -100.0):
+        groups = detectors(OUTPUTS, LABELS, validation_shift=shift)
+        trained = method({name: Given() for name in groups})
+        found[shift] = protocol.score(trained, groups, "test")
+    assert found[0.0]["calibrated balanced accuracy"] > 0.8
+    # Thresholds near 100 call nothing positive, thresholds near -100 everything.
+    assert found[100.0]["calibrated balanced accuracy"] == 0.5
+    assert found[-100.0]["calibrated balanced accuracy"] == 0.5
+    assert found[100.0]["balanced accuracy"] == found[0.0]["balanced accuracy"]
 
 
 def test_the_single_model_counts_by_its_argmax() -> None:

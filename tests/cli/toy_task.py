@@ -1,9 +1,12 @@
 """A task so small that the command line can compare it in a second."""
 
+import dataclasses
+
 import torch
 from torch import nn
 
-from rtl_plugin import DataGroups
+from rtl_plugin import DataGroups, SingleModel
+from rtl_plugin.baselines.scoring import GroupedClassification
 from rtl_plugin.tasks import ComparisonTask
 
 
@@ -13,8 +16,12 @@ def build_model(seed: int = 0) -> nn.Module:
     )
 
 
-def batches(shift: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    x = torch.randn(2, 16, 4, generator=torch.Generator().manual_seed(int(shift)))
+def wider(seed: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+
+
+def batches(shift: float, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    x = torch.randn(2, 16, 4, generator=torch.Generator().manual_seed(seed))
     return [(part + shift, (part.sum(dim=1) > 0).long()) for part in x]
 
 
@@ -27,9 +34,16 @@ def adam(params: list[torch.Tensor]) -> torch.optim.Optimizer:
 
 
 def task() -> ComparisonTask:
-    data = {"low": batches(0), "high": batches(3)}
-    groups = DataGroups.from_loaders(data, validation=data, test=data)
+    splits = [{"low": batches(0, seed), "high": batches(3, seed)} for seed in range(3)]
+    groups = DataGroups.from_loaders(splits[0], validation=splits[1], test=splits[2])
     return ComparisonTask("toy", build_model, groups, loss, adam)
+
+
+def special() -> ComparisonTask:
+    """With everything that a task may leave out."""
+    protocol = GroupedClassification(predict=lambda model, batch: -model(batch[0]))
+    single = SingleModel(wider, loss)
+    return dataclasses.replace(task(), protocol=protocol, single=single, prunable=["0.weight"])
 
 
 READY = task()

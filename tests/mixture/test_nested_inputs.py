@@ -139,6 +139,14 @@ def test_other_arguments_pass_whole(strategy: str, offset: Any, scale: Any, note
     close(one, copies["b"](x, offset, scale=scale, note=note))
 
 
+def test_all_inputs_by_name(strategy: str) -> None:
+    mixture, copies = made(strategy)
+    x, scale = rows(), torch.rand(ROWS, 1, dtype=torch.float64)
+    outputs = mixture(x=x, scale=scale, tickets=list(CHOICE))
+    close(outputs, mixture(x, scale=scale, tickets=list(CHOICE)))
+    close(mixture(x=x, tickets="b"), copies["b"](x))
+
+
 class Sequencer(nn.Module):
     """Output [T, B, C], as of a recurrent layer with its default layout; or a mean over B."""
 
