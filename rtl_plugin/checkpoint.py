@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from rtl_plugin.errors import DamagedFile, InvalidArgument
+from rtl_plugin.errors import DamagedFile, InvalidArgument, MissingFile
 from rtl_plugin.fingerprint import raw_bytes
 
 HEADER_KEY = "rtl_plugin"
@@ -152,15 +152,11 @@ def read_file(
         The header without its format fields, and key -> tensor on the CPU.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        IsADirectoryError: the path is a folder.
+        MissingFile: there is no such file, or the path is a folder.
         DamagedFile: not a safetensors file, not ours, another kind or version, or altered.
     """
     path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, expected a file of format rtl-plugin {kind}")
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
+    _check_is_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = _checked_header(path, kind, file.metadata())
@@ -175,6 +171,13 @@ def read_file(
     return header, tensors
 
 
+def _check_is_file(path: Path) -> None:
+    if path.is_dir():
+        raise MissingFile(f"{path} is a folder, expected a file of rtl-plugin")
+    if not path.is_file():
+        raise MissingFile(f"no such file: {path}")
+
+
 def read_kind(path: str | os.PathLike[str]) -> str:
     """What kind of file a path holds, before reading it.
 
@@ -185,12 +188,11 @@ def read_kind(path: str | os.PathLike[str]) -> str:
         The kind, for example ``"tickets"``.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        MissingFile: there is no such file, or the path is a folder.
         DamagedFile: not a safetensors file, or not one of ours.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
+    _check_is_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER_KEY, "null"))

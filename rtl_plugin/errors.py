@@ -61,6 +61,10 @@ class DamagedFile(RtlError, ValueError):
     """A file is damaged, truncated, foreign, or of an unknown version."""
 
 
+class MissingFile(RtlError, FileNotFoundError):
+    """There is no file at a path, or a folder where a file was expected."""
+
+
 class RunFolderMismatch(RtlError, ValueError):
     """A run folder was made with other arguments than the present call."""
 

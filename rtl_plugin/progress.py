@@ -13,7 +13,8 @@ class Progress:
     """A progress bar and report lines on standard error, or nothing.
 
     Args:
-        enabled: False silences it; True shows it where standard error is a terminal.
+        enabled: False silences it; True shows it where standard error is a terminal, and in a
+            notebook.
 
     Example:
         >>> progress = Progress(False)
@@ -22,7 +23,8 @@ class Progress:
     """
 
     def __init__(self, enabled: bool) -> None:
-        self._shown = enabled and sys.stderr.isatty()
+        # A notebook shows standard error, although it is no terminal.
+        self._shown = enabled and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
     def track(self, items: Iterable[T], label: str) -> Iterable[T]:
         """The items, behind a bar that goes away when they end."""

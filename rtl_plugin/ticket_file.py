@@ -85,8 +85,7 @@ def load(path: str | os.PathLike[str], kind: str = "tickets") -> TicketFile:
         The content, tensors on the CPU.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        IsADirectoryError: the path is a folder.
+        MissingFile: there is no such file, or the path is a folder.
         DamagedFile: it is damaged, foreign, or its header and tensors disagree.
     """
     header, tensors = read_file(path, kind)

@@ -268,8 +268,7 @@ class TicketSet(Mapping[str, Ticket]):
             The set, tensors on the CPU; whatever binds it to a model checks that it fits.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            IsADirectoryError: the path is a folder.
+            MissingFile: there is no such file, or the path is a folder.
             DamagedFile: it is damaged, truncated, foreign, or of an unknown version.
         """
         return cls.from_file(ticket_file.load(path))

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from rtl_plugin.arguments import callable_name
 from rtl_plugin.baselines.methods import METHODS, POOLED_METHODS, method_named
 from rtl_plugin.baselines.scoring import GroupedClassification, MeanOfMetric, OneVsRest, Protocol
 from rtl_plugin.baselines.seed_run import SeedRun
@@ -13,7 +14,6 @@ from rtl_plugin.baselines.settings import SingleModel
 from rtl_plugin.data_groups import DataGroups
 from rtl_plugin.data_groups.loading import preserved_generators
 from rtl_plugin.discovery.importance import describe_importance
-from rtl_plugin.discovery.plan import callable_name
 from rtl_plugin.errors import InvalidArgument, InvalidGroups
 from rtl_plugin.extras import require
 from rtl_plugin.fingerprint import model_structure, values_fingerprint

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
+from rtl_plugin.arguments import whole_number
 from rtl_plugin.discovery.importance import Importance
 from rtl_plugin.discovery.sparsity_schedules import SparsitySchedule
-from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.optimizers import OptimizerFactory
 from rtl_plugin.prunable import Prunable
 from rtl_plugin.training_step import Loss
@@ -56,9 +56,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "epochs"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidArgument(f"{name} must be a whole number of at least 1, got {value!r}")
+            whole_number(name, getattr(self, name), least=1)
 
 
 @dataclass(frozen=True)

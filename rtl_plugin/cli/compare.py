@@ -50,6 +50,12 @@ def add_parser(commands: Any) -> None:
             f"--{name}", type=at_least_one, default=default, metavar="N",
             help=f"{text}; default {default}",
         )  # fmt: skip
+    _add_choices(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """What is compared, measured and written."""
     parser.add_argument(
         "--methods", nargs="+", metavar="METHOD", help="see below; default: all that fit the task"
     )
@@ -77,7 +83,6 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="write rows and raw results as JSON too; - prints them instead of the table",
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

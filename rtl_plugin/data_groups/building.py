@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from rtl_plugin.data_groups.checks import whole_number
+from rtl_plugin.arguments import whole_number
 from rtl_plugin.data_groups.group import DataGroup
 from rtl_plugin.data_groups.splits import Split, Splits
 from rtl_plugin.errors import InvalidGroups
@@ -35,8 +35,8 @@ class LoaderOptions:
     num_workers: int
 
     def __post_init__(self) -> None:
-        whole_number(self.batch_size, "batch_size", least=1)
-        whole_number(self.num_workers, "num_workers", least=0)
+        whole_number("batch_size", self.batch_size, least=1)
+        whole_number("num_workers", self.num_workers, least=0)
 
     def shuffled(self, dataset: Any, indices: torch.Tensor) -> Iterable[Any]:
         """Batches of some samples, in a new order every epoch."""

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rtl_plugin.data_groups.checks import size_of_dataset, whole_number
+from rtl_plugin.arguments import whole_number
+from rtl_plugin.data_groups.checks import size_of_dataset
 from rtl_plugin.data_groups.splits import Members, Split, members_of
 from rtl_plugin.errors import InvalidArgument, InvalidGroups
 from rtl_plugin.extras import require
@@ -160,7 +161,7 @@ def find_clusters(
     if noise not in _NOISE:
         raise InvalidArgument(f"noise must be one of {list(_NOISE)}, got {noise!r}")
     if algorithm == "kmeans":
-        return _kmeans(embeddings, n_clusters, whole_number(seed, "seed", least=0))
+        return _kmeans(embeddings, n_clusters, whole_number("seed", seed, least=0))
     if algorithm == "hdbscan":
         if n_clusters is not None:
             raise InvalidArgument(
@@ -174,7 +175,7 @@ def find_clusters(
 def _kmeans(embeddings: torch.Tensor, n_clusters: Any, seed: int) -> ClusterGroups:
     if n_clusters is None:
         raise InvalidArgument('algorithm="kmeans" needs n_clusters, got None: pass n_clusters=8')
-    count = whole_number(n_clusters, "n_clusters", least=1)
+    count = whole_number("n_clusters", n_clusters, least=1)
     distinct = len(embeddings.unique(dim=0))
     if count > distinct:
         raise InvalidArgument(
@@ -189,7 +190,7 @@ def _kmeans(embeddings: torch.Tensor, n_clusters: Any, seed: int) -> ClusterGrou
 
 
 def _hdbscan(embeddings: torch.Tensor, min_cluster_size: Any, noise: str) -> ClusterGroups:
-    least = whole_number(min_cluster_size, "min_cluster_size", least=2)
+    least = whole_number("min_cluster_size", min_cluster_size, least=2)
     if least > len(embeddings):
         raise InvalidArgument(
             f"min_cluster_size={least} is more than the {len(embeddings)} samples: "

@@ -1,34 +1,11 @@
 """Checks of the arguments that all constructors of data groups share."""
 
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
 from rtl_plugin.errors import InvalidArgument, InvalidGroups
-
-
-def whole_number(value: Any, name: str, least: int) -> int:
-    """An integer argument, checked.
-
-    Args:
-        value: what the user passed.
-        name: the argument's name.
-        least: the smallest allowed value.
-
-    Returns:
-        The value as int.
-
-    Raises:
-        InvalidArgument: the value is not an integer or too small.
-
-    Example:
-        >>> whole_number(64, "batch_size", least=1)
-        64
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise InvalidArgument(f"{name} must be an integer of at least {least}, got {value!r}")
-    return int(value)
 
 
 def fraction_of_samples(value: Any, name: str) -> float | None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from rtl_plugin.data_groups.checks import fraction_of_samples, whole_number
+from rtl_plugin.arguments import whole_number
+from rtl_plugin.data_groups.checks import fraction_of_samples
 from rtl_plugin.errors import InvalidArgument, InvalidGroups
 from rtl_plugin.randomness import derived_seed
 
@@ -97,7 +98,7 @@ def make_splits(
         InvalidArgument: a fraction is outside [0, 1), or both leave nothing, or a bad seed.
         InvalidGroups: a group has too few samples to train on any.
     """
-    seed = whole_number(seed, "seed", least=0)
+    seed = whole_number("seed", seed, least=0)
     held_out = (
         fraction_of_samples(validation, "validation"),
         fraction_of_samples(test, "test"),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rtl_plugin.arguments import callable_name, whole_number
 from rtl_plugin.data_groups import DataGroups
 from rtl_plugin.data_groups.loading import number_of_batches
 from rtl_plugin.discovery.importance import Importance, describe_importance, importance_from
@@ -90,12 +91,6 @@ class DiscoveryPlan:
         return describe_optimizer(*build_optimizer(self.optimizer, list(leaves.values()), required))
 
 
-def callable_name(function: Any) -> str:
-    """A function's qualified name, or its class's: what a run folder can compare."""
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
 def plan_discovery(
     model: nn.Module,
     groups: DataGroups,
@@ -152,16 +147,6 @@ def _check_kinds(groups: Any, loss: Any, schedule: Any) -> None:
         raise InvalidArgument(f"schedule must be a sparsity schedule, got {schedule!r}")
     if not callable(loss):
         raise InvalidArgument(f"loss must be callable as loss(model, batch), got {loss!r}")
-
-
-def whole_number(name: str, value: Any, least: int) -> None:
-    """Refuse anything but a whole number of at least ``least``.
-
-    Raises:
-        InvalidArgument: naming the argument and what came.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidArgument(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
 def _steps(groups: DataGroups, steps: int | None, epochs: int | None) -> dict[str, int]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from rtl_plugin.arguments import callable_name, whole_number
 from rtl_plugin.data_groups import DataGroups
 from rtl_plugin.data_groups.loading import preserved_generators
-from rtl_plugin.discovery.plan import callable_name, whole_number
 from rtl_plugin.errors import (
     InvalidArgument,
     InvalidGroups,

@@ -41,7 +41,7 @@ def load_mixture(path: str | os.PathLike[str], model: nn.Module) -> tuple[nn.Mod
         The copy with the file's weights, and the tickets.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        MissingFile: there is no such file, or the path is a folder.
         DamagedFile: it is damaged, foreign, or of an unknown version.
         StructureMismatch: it belongs to a network of another structure.
     """

@@ -237,7 +237,7 @@ class MixtureOfMasks(nn.Module):
             The mixture.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            MissingFile: there is no such file, or the path is a folder.
             DamagedFile: it is damaged, foreign, or of an unknown version.
             StructureMismatch: it belongs to a network of another structure.
         """

@@ -114,9 +114,10 @@ def test_damaged_foreign_and_missing_files(
             assert message in output.err
             assert str(path) in output.err
             assert output.out == ""
-    for missing in (tmp_path / "nowhere", tmp_path):
-        assert main(["inspect", str(missing)]) == 1
-        assert capsys.readouterr().err == f"rtl-plugin: no such file: {missing}\n"
+    assert main(["inspect", str(tmp_path / "nowhere")]) == 1
+    assert capsys.readouterr().err == f"rtl-plugin: no such file: {tmp_path / 'nowhere'}\n"
+    assert main(["inspect", str(tmp_path)]) == 1
+    assert "is a folder, expected a file" in capsys.readouterr().err
 
 
 def test_other_files_of_a_run_folder_are_named_for_what_they_are(

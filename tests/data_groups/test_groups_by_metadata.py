@@ -112,7 +112,7 @@ def test_bad_groups_are_refused(options: dict[str, Any], message: str) -> None:
         ({"names": "street"}, r"names must be a list of names, got 'street'"),
         ({"test": 7.5}, "test must be a fraction"),
         ({"test": {"scene": "sea"}}, "test must be a map-style dataset"),
-        ({"batch_size": -1}, "batch_size must be an integer of at least 1"),
+        ({"batch_size": -1}, "batch_size must be a whole number of at least 1"),
     ],
 )
 def test_bad_arguments_are_refused(options: dict[str, Any], message: str) -> None:

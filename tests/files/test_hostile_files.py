@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from rtl_plugin.errors import DamagedFile
+from rtl_plugin.errors import DamagedFile, MissingFile
 from rtl_plugin.tickets import TicketSet
 from tests.files.signed import (
     changed,
@@ -226,7 +226,7 @@ def test_sizes_in_safetensors_own_header_beyond_64_bits(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError, match="is a folder, expected a file of format"):
+    with pytest.raises(MissingFile, match="is a folder, expected a file of rtl-plugin"):
         TicketSet.load(tmp_path)
 
 

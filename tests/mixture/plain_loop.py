@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from rtl_plugin import Ticket, TicketSet
+from rtl_plugin import MixtureOfMasks, Ticket, TicketSet
 from rtl_plugin.prunable import Prunable, select_prunable
 from rtl_plugin.structure import persistent_buffers
+from tests.models import Network
 
 NAMES = ("a", "b", "c", "d")
 
@@ -20,6 +21,13 @@ TOLERANCES = {
     torch.float64: {"atol": 1e-10, "rtol": 1e-10},
     torch.float32: {"atol": 1e-5, "rtol": 1e-4},
     torch.bfloat16: {"atol": 2e-2, "rtol": 2e-2},
+}
+
+PRIVATE = {
+    "conv_net": ("1.weight", "1.bias", "8.weight", "8.bias"),  # norm affine and head
+    "mlp": ("4.weight", "4.bias"),
+    "resnet": ("bn.weight", "fc.weight", "fc.bias"),
+    "transformer": ("encoder.norm1.weight", "encoder.norm1.bias", "fc.weight"),
 }
 
 
@@ -75,3 +83,15 @@ def sample_by_sample(
 ) -> torch.Tensor:
     copies = {name: plain_copy(model, ticket) for name, ticket in tickets.items()}
     return torch.cat([copies[name](x[i : i + 1]) for i, name in enumerate(names)])
+
+
+def served(
+    network: Network, strategy: str, dtype: torch.dtype = torch.float64
+) -> tuple[nn.Module, MixtureOfMasks, Network]:
+    torch.manual_seed(3)
+    model = network.build().to(dtype)
+    return model, MixtureOfMasks(model, random_tickets(model), strategy=strategy), network
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, **TOLERANCES[expected.dtype])

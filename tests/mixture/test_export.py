@@ -7,8 +7,7 @@ from torch import nn
 from rtl_plugin import MixtureOfMasks, TicketSet
 from rtl_plugin.errors import UnknownTicket
 from rtl_plugin.mixture.replica import storage_sharing_replica
-from tests.mixture.plain_loop import NAMES, TOLERANCES, random_tickets
-from tests.mixture.test_strategy_contract import PRIVATE
+from tests.mixture.plain_loop import NAMES, PRIVATE, TOLERANCES, random_tickets
 from tests.models import ZOO, Network
 
 

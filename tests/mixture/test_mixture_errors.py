@@ -9,7 +9,6 @@ from torch import nn
 from rtl_plugin import MixtureOfMasks, Ticket, TicketSet
 from rtl_plugin.errors import (
     InvalidArgument,
-    MaskBypassed,
     RtlError,
     StructureMismatch,
     UnknownTicket,
@@ -155,27 +154,3 @@ def test_one_vs_rest_of_a_nested_output(strategy: str) -> None:
     mixture = MixtureOfMasks(model, random_tickets(model), strategy=strategy)
     with pytest.raises(InvalidArgument, match="ticket 'a' gave a tuple for 3 samples"):
         mixture.one_vs_rest(X)
-
-
-class Remembering(nn.Module):
-    """Reads a weight that it keeps beside its layer, where no mask is applied."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 4)
-        if where == "attribute":
-            object.__setattr__(self, "kept", self.first.weight)
-        else:
-            self.kept = {"weights": [self.first.weight]}
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.second(x @ self.first.weight.T)
-
-
-@pytest.mark.parametrize("where", ["attribute", "dict"])
-def test_a_weight_kept_a_second_time_is_refused(where: str, strategy: str) -> None:
-    model = Remembering(where)
-    with pytest.raises(MaskBypassed, match=r"attribute 'kept' keeps 'first.weight' a second time"):
-        MixtureOfMasks(model, random_tickets(model), strategy=strategy)
-    head = random_tickets(model, prunable=["second.weight"])  # unmasked: it may be read anywhere
-    assert MixtureOfMasks(model, head, strategy=strategy)(X, tickets="a").shape == (3, 4)

@@ -10,8 +10,7 @@ from torch import nn
 
 from rtl_plugin import KnownGroupRouter, MixtureOfMasks, TicketSet
 from rtl_plugin.errors import DamagedFile, InvalidArgument, StructureMismatch
-from tests.mixture.plain_loop import NAMES, random_tickets
-from tests.mixture.test_strategy_contract import PRIVATE
+from tests.mixture.plain_loop import NAMES, PRIVATE, random_tickets
 from tests.models import ZOO, Network
 
 

@@ -1,8 +1,6 @@
 """The contract of every strategy: it gives what a plain loop over multiplied copies gives."""
 
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import pytest
@@ -12,10 +10,12 @@ from torch import nn
 from rtl_plugin import MixtureOfMasks
 from tests.mixture.plain_loop import (
     NAMES,
-    TOLERANCES,
+    PRIVATE,
+    close,
     plain_copy,
     random_tickets,
     sample_by_sample,
+    served,
 )
 from tests.models import ZOO, Network
 
@@ -30,8 +30,6 @@ ARRANGEMENTS = {
     "all one ticket": "bbbb",
     "one sample": "d",
 }
-
-Setup = tuple[nn.Module, MixtureOfMasks, Network]
 
 
 @pytest.fixture(params=ZOO, ids=str)
@@ -48,16 +46,6 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 def mode(request: pytest.FixtureRequest) -> Iterator[None]:
     with torch.no_grad() if request.param == "no_grad" else nullcontext():
         yield
-
-
-def served(network: Network, strategy: str, dtype: torch.dtype = torch.float64) -> Setup:
-    torch.manual_seed(3)
-    model = network.build().to(dtype)
-    return model, MixtureOfMasks(model, random_tickets(model), strategy=strategy), network
-
-
-def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(actual, expected, **TOLERANCES[expected.dtype])
 
 
 @pytest.mark.usefixtures("mode")
@@ -153,14 +141,6 @@ def test_one_vs_rest_has_a_column_for_every_ticket(strategy: str) -> None:
     assert mixture.one_vs_rest(x[:0]).shape == (0, len(NAMES))
 
 
-PRIVATE = {
-    "conv_net": ("1.weight", "1.bias", "8.weight", "8.bias"),  # norm affine and head
-    "mlp": ("4.weight", "4.bias"),
-    "resnet": ("bn.weight", "fc.weight", "fc.bias"),
-    "transformer": ("encoder.norm1.weight", "encoder.norm1.bias", "fc.weight"),
-}
-
-
 def test_private_parameters_of_a_ticket_are_its_own(network: Network, strategy: str) -> None:
     torch.manual_seed(3)
     model = network.build().double()
@@ -172,108 +152,6 @@ def test_private_parameters_of_a_ticket_are_its_own(network: Network, strategy: 
     shared = random_tickets(model)  # the same masks, the shared norm affine and head
     others = MixtureOfMasks(model, shared, strategy=strategy)(x, tickets=list("cadbbd"))
     assert (outputs - others).abs().max() > 1e-3
-
-
-def test_later_changes_of_weights_and_tickets_are_seen(network: Network, strategy: str) -> None:
-    model, mixture, _ = served(network, strategy)
-    x = network.inputs(4).double()
-    names = list("abca")
-
-    def changed_and_right(before: torch.Tensor) -> torch.Tensor:
-        after = mixture(x, tickets=names)
-        close(after, sample_by_sample(model, mixture.tickets, x, names))
-        assert (after - before).abs().max() > 1e-4
-        return after.detach()
-
-    outputs = mixture(x, tickets=names).detach()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1)  # in place, as an optimizer does
-    outputs = changed_and_right(outputs)
-    model.load_state_dict({n: v * 1.1 for n, v in model.state_dict().items()})
-    outputs = changed_and_right(outputs)
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(parameter.detach() * 0.9))  # another tensor
-    outputs = changed_and_right(outputs)
-    if network.has_norm_statistics:
-        state = mixture.tickets["a"].state
-        name = next(n for n in state if n.endswith("running_mean"))
-        state[name] = state[name] + 0.5  # replaced, as retrain does
-        outputs = changed_and_right(outputs)
-        state[name].add_(0.5)
-        changed_and_right(outputs)
-
-
-def test_a_ticket_without_state_uses_the_models_own_buffers(strategy: str) -> None:
-    network = ZOO[0]
-    model, mixture, _ = served(network, strategy)
-    for ticket in mixture.tickets.values():
-        ticket.state.clear()
-    x = network.inputs(4).double()
-    before = mixture(x, tickets=list("abcd"))
-    model.train()(network.inputs(4).double())  # moves the model's running statistics
-    after = mixture(x, tickets=list("abcd"))
-    close(after, sample_by_sample(model, mixture.tickets, x, "abcd"))
-    assert (after - before).abs().max() > 1e-4
-
-
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_under_no_grad_and_inference_mode(
-    network: Network, strategy: str, context: Callable[[], torch.no_grad]
-) -> None:
-    model, mixture, _ = served(network, strategy)
-    x = network.inputs(4).double()
-    with context():
-        outputs = mixture(x, tickets=list("dabc"))
-        assert not outputs.requires_grad
-        close(outputs, sample_by_sample(model, mixture.tickets, x, "dabc"))
-    assert mixture(x, tickets="a").requires_grad  # the mode does not stick
-
-
-def test_a_mixture_made_in_inference_mode_serves_outside(network: Network, strategy: str) -> None:
-    with torch.inference_mode():
-        model, mixture, _ = served(network, strategy)
-    x = network.inputs(3).double()
-    with torch.no_grad():
-        outputs = mixture(x, tickets=list("cab"))
-        close(outputs, sample_by_sample(model, mixture.tickets, x, "cab"))
-
-
-def test_under_autocast_in_bfloat16(network: Network, strategy: str) -> None:
-    model, mixture, _ = served(network, strategy, torch.float32)
-    x = network.inputs(4)
-    with torch.no_grad():
-        exact = sample_by_sample(model, mixture.tickets, x, "dabc")
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            outputs = mixture(x, tickets=list("dabc"))
-            again = mixture(x, tickets=list("dabc"))
-            expected = sample_by_sample(model, mixture.tickets, x, "dabc")
-    assert outputs.dtype == torch.bfloat16
-    assert torch.equal(outputs, again)
-    close(outputs, expected)
-    assert (outputs.float() - exact).abs().max() > 0  # it did compute in bfloat16
-
-
-def test_half_precision_models(network: Network, strategy: str) -> None:
-    model, mixture, _ = served(network, strategy, torch.bfloat16)
-    x = network.inputs(4).bfloat16()
-    with torch.no_grad():
-        outputs = mixture(x, tickets=list("dabc"))
-        close(outputs, sample_by_sample(model, mixture.tickets, x, "dabc"))
-
-
-def test_gradients_reach_the_kept_weights_only(network: Network, strategy: str) -> None:
-    model, mixture, _ = served(network, strategy)
-    x = network.inputs(4).double()
-    mixture(x, tickets="b").square().sum().backward()
-    masks = mixture.tickets["b"].masks
-    assert masks
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        if name in masks:
-            assert not parameter.grad[~masks[name]].any()
-            assert parameter.grad[masks[name]].any()
 
 
 def test_tied_weights_are_masked_at_every_use(strategy: str) -> None:
@@ -309,34 +187,3 @@ def test_recurrent_layers(strategy: str) -> None:
         mixture(x, tickets=list("abca")),
         sample_by_sample(model, tickets, x, "abca"),
     )
-
-
-def test_two_threads_and_the_users_own_calls(network: Network, strategy: str) -> None:
-    model, mixture, _ = served(network, strategy)
-    model.eval()
-    x = network.inputs(4).double()
-    with torch.no_grad():
-        work = {
-            "a": lambda: mixture(x, tickets="a"),
-            "dbca": lambda: mixture(x, tickets=list("dbca")),
-            "model": lambda: model(x),
-        }
-        alone = {name: call() for name, call in work.items()}
-    finished = threading.Event()
-    rounds = dict.fromkeys(work, 0)
-
-    def hammer(name: str) -> None:
-        try:
-            with torch.no_grad():
-                while not finished.is_set():
-                    assert torch.equal(work[name](), alone[name]), name
-                    rounds[name] += 1
-                    if min(rounds.values()) >= 50:
-                        finished.set()
-        finally:
-            finished.set()
-
-    with ThreadPoolExecutor(len(work)) as pool:
-        for running in [pool.submit(hammer, name) for name in work]:
-            running.result()
-    assert min(rounds.values()) >= 50

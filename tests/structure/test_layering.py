@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 # Module or package below rtl_plugin -> rank. Imports go to a lower rank, or stay under one line.
 RANKS = {
     "errors": 0,
+    "arguments": 10,
     "extras": 10,
     "modes": 10,
     "nested": 10,
