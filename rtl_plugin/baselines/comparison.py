@@ -8,6 +8,7 @@ from typing import Any
 
 from rtl_plugin.baselines.methods import POOLED_METHODS, method_named
 from rtl_plugin.baselines.preflight import (
+    check_classes,
     check_models,
     check_pooled_batches,
     check_scoring,
@@ -168,6 +169,7 @@ def compare(
     for seed in seeds:
         run = SeedRun(build_model, groups, loss, settings, seed, root, single)
         check_models(run)
+        check_classes(run, protocol, chosen)
         if folder is not None:
             folder.open(recorded_arguments(run, protocol, split, task))
         raw += [_measured(name, run, protocol, split, folder) for name in chosen]

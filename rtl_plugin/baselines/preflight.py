@@ -4,11 +4,18 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from rtl_plugin.arguments import callable_name
 from rtl_plugin.baselines.methods import METHODS, POOLED_METHODS, method_named
-from rtl_plugin.baselines.scoring import GroupedClassification, MeanOfMetric, OneVsRest, Protocol
+from rtl_plugin.baselines.scoring import (
+    GroupedClassification,
+    MeanOfMetric,
+    OneVsRest,
+    Protocol,
+    check_one_class_each,
+)
 from rtl_plugin.baselines.seed_run import SeedRun
 from rtl_plugin.baselines.settings import SingleModel
 from rtl_plugin.data_groups import DataGroups
@@ -17,9 +24,11 @@ from rtl_plugin.discovery.importance import describe_importance
 from rtl_plugin.errors import InvalidArgument, InvalidGroups
 from rtl_plugin.extras import require
 from rtl_plugin.fingerprint import model_structure, values_fingerprint
+from rtl_plugin.nested import to_device
 from rtl_plugin.optimizers import build_optimizer, describe_optimizer
 from rtl_plugin.prunable import select_prunable
 from rtl_plugin.randomness import forked
+from rtl_plugin.structure import device_of
 
 
 def chosen_methods(methods: Sequence[str] | None, single: SingleModel | None) -> list[str]:
@@ -177,6 +186,27 @@ def check_models(run: SeedRun) -> None:
                 f"{what}({run.seed}) gave other weights when it was called again: draw them from "
                 "torch's global generator, which is seeded, or from the seed"
             )
+
+
+def check_classes(run: SeedRun, protocol: Protocol, methods: Sequence[str]) -> None:
+    """Refuse a single model that solves another problem than the one-vs-rest tickets.
+
+    Args:
+        run: any seed's run.
+        protocol: how methods are scored.
+        methods: checked names.
+
+    Raises:
+        InvalidGroups: its outputs or the labels of a validation batch are not the groups.
+    """
+    if not isinstance(protocol, OneVsRest) or not set(methods) & set(POOLED_METHODS):
+        return
+    model = run.model(single=True).eval()
+    loader = run.pooled["all"].validation or ()
+    with forked(0), preserved_generators(run.pooled), torch.no_grad():
+        batch = to_device(next(iter(loader)), device_of(model))
+        scores = protocol.predict(model, batch)
+    check_one_class_each(scores.cpu().numpy(), batch[1].cpu().numpy(), len(run.groups))
 
 
 def _values(model: nn.Module) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from rtl_plugin.baselines.methods import TrainedMethod
 from rtl_plugin.data_groups import DataGroups
-from rtl_plugin.errors import InvalidGroups
+from rtl_plugin.errors import InvalidArgument, InvalidGroups
 from rtl_plugin.evaluation import (
     calibrate_thresholds,
     group_summary,
@@ -18,7 +18,7 @@ from rtl_plugin.evaluation import (
     top1_accuracy,
 )
 from rtl_plugin.joint_training.recalibration import call_on_input
-from rtl_plugin.nested import to_device
+from rtl_plugin.nested import tensors_in, to_device
 from rtl_plugin.structure import device_of
 
 Scores = npt.NDArray[np.float64]
@@ -158,7 +158,9 @@ class OneVsRest:
         if trained.single:
             model = next(iter(trained.predictors.values()))
             pooled = groups.pooled()
-            return _joined([_outputs(model, _loader(pooled, "all", split), self.predict)])
+            scores, labels = _joined([_outputs(model, _loader(pooled, "all", split), self.predict)])
+            check_one_class_each(scores, labels, len(groups))
+            return scores, labels
         columns, members = [], []
         for name, model in trained.predictors.items():
             outputs, member = _outputs(model, _loader(groups, name, split), self.predict)
@@ -166,6 +168,28 @@ class OneVsRest:
             members.append(member)
         labels = _one_group_each(members, split)
         return np.stack(columns, axis=1), labels
+
+
+def check_one_class_each(scores: Scores, labels: Labels, groups: int) -> None:
+    """Refuse a single model whose classes are not the groups, one for one.
+
+    Args:
+        scores: float [N, C] of the single model.
+        labels: int [N], the dataset's own.
+        groups: number of groups K.
+
+    Raises:
+        InvalidGroups: C is not K, or a label is not in 0..K-1.
+
+    Example:
+        >>> check_one_class_each(np.zeros((2, 3)), np.array([0, 2]), groups=3)
+    """
+    if scores.shape[1] != groups or labels.min() < 0 or labels.max() >= groups:
+        raise InvalidGroups(
+            f"one-vs-rest compares {groups} groups with a single model of {scores.shape[1]} "
+            f"outputs and labels {labels.min()}..{labels.max()}: every group must be one class, "
+            "labelled 0 to K-1 in the groups' order; leave single-model methods out otherwise"
+        )
 
 
 def _one_group_each(members: list[npt.NDArray[Any]], split: str) -> Labels:
@@ -214,12 +238,22 @@ class MeanOfMetric:
             device = device_of(model)
             with torch.no_grad():
                 values = [
-                    torch.as_tensor(self.metric(model, to_device(batch, device))).reshape(-1)
+                    self._values(model, to_device(batch, device))
                     for batch in _loader(groups, name, split)
                 ]
             means[name] = float(torch.cat(values).double().mean())
         summary = group_summary(means, higher_is_better=self.higher_is_better)
         return {self.name: float(summary["mean"]), "worst group": float(summary["worst"])}
+
+    def _values(self, model: Any, batch: Any) -> torch.Tensor:
+        values = torch.as_tensor(self.metric(model, batch)).reshape(-1)
+        size = next(tensors_in(batch)).shape[0]
+        if values.numel() != size:
+            raise InvalidArgument(
+                f"metric {self.name!r} must give one value a sample, it gave {values.numel()} for "
+                f"a batch of {size}: do not average over the batch"
+            )
+        return values
 
 
 Protocol = GroupedClassification | OneVsRest | MeanOfMetric

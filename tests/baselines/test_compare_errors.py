@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import rtl_plugin as rtl
+from rtl_plugin.baselines.methods import TrainedMethod
 from rtl_plugin.errors import InvalidArgument, InvalidGroups, NothingPrunable
 from tests.baselines.tiny import RECIPE, adam, batches, build_model, cross_entropy, groups
 
@@ -188,3 +190,29 @@ def test_batches_that_one_model_cannot_train_on() -> None:
         refused(data=data, methods=["adaptive tickets", "dense"])
     with pytest.raises(AssertionError, match="training began"):
         refused(data=data, methods=["adaptive tickets", "IMP multiple", "random tickets"])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "merged"), [(4, {"even": [0, 2], "odd": [1, 3]}), (3, None), (5, None)]
+)
+def test_a_single_model_of_other_classes_than_the_groups(
+    outputs: int, merged: dict[str, list[int]] | None
+) -> None:
+    data = TensorDataset(torch.randn(80, 6), torch.arange(80) % 4)
+    groups = rtl.DataGroups.from_labels(data, batch_size=8, groups=merged)
+    with pytest.raises(InvalidGroups, match=f"single model of {outputs} outputs and labels 0..3"):
+        refused(
+            data=groups,
+            protocol=ONE_VS_REST,
+            single=rtl.SingleModel(lambda seed: nn.Linear(6, outputs), never),
+            methods=["dense"],
+        )
+
+
+def test_a_metric_averaged_over_the_batch() -> None:
+    protocol = rtl.protocols.MeanOfMetric(lambda model, batch: batch[0].mean(), "mean")
+    trained = TrainedMethod("m", {"a": nn.Linear(1, 1)}, 0, 0, False, ())
+    batch = [(torch.ones(3, 1), torch.ones(3))]
+    groups = rtl.DataGroups.from_loaders({"a": batch}, test={"a": batch})
+    with pytest.raises(InvalidArgument, match="one value a sample, it gave 1 for a batch of 3"):
+        protocol.score(trained, groups, "test")
