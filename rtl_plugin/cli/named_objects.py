@@ -62,12 +62,14 @@ def called(spec: str, found: Any) -> Any:
     if not callable(found):
         return found
     try:
-        inspect.signature(found).bind()
+        signature = inspect.signature(found)
+    except ValueError:  # some built-ins do not tell their signature: calling them will
+        return found()
+    try:
+        signature.bind()
     except TypeError as error:
         raise InvalidArgument(
             f"{spec} cannot be called without arguments ({error}): name a function that builds "
             "the object"
         ) from error
-    except ValueError:  # some built-ins do not tell their signature
-        pass
     return found()

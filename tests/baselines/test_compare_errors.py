@@ -96,7 +96,7 @@ def test_missing_splits(data: Any, protocol: Any, split: str, message: str) -> N
 
 def test_a_metric_of_the_user_needs_no_validation_split() -> None:
     metric = rtl.protocols.MeanOfMetric(lambda model, batch: model(batch[0])[:, 0], "first logit")
-    rtl.compare(
+    comparison = rtl.compare(
         build_model,
         held_out(False, True),
         cross_entropy,
@@ -106,6 +106,7 @@ def test_a_metric_of_the_user_needs_no_validation_split() -> None:
         protocol=metric,
         **RECIPE,
     )
+    assert [row["metric"] for row in comparison.rows] == ["first logit", "worst group"]
 
 
 class Drifting:
