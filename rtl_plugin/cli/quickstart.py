@@ -156,8 +156,14 @@ def _compare(task: ComparisonTask, seeds: int, output: Path) -> None:
     write_atomically(output / "comparison.json", (json.dumps(content, indent=1) + "\n").encode())
     title = f"Digits in five environments, {_SPARSITY:.0%} sparsity, {seeds} seeds"
     reports.accuracy_by_method(
-        [{**row, "sparsity": _SPARSITY} for row in comparison.rows],
+        [_in_one_panel(row) for row in comparison.rows],
         output / "accuracy.png",
         title=title,
         chance=1 / CLASSES,
     )
+
+
+def _in_one_panel(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for the plot; the dense model stands beside the sparse ones, named as what it is."""
+    method = "dense (unpruned)" if row["method"] == "dense" else row["method"]
+    return {**row, "sparsity": _SPARSITY, "method": method}
