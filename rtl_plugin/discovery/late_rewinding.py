@@ -111,10 +111,4 @@ def restored_rewind_point(
     """
     parameters = {name: state[name].to(value.device) for name, value in start.parameters.items()}
     buffers = {name: state[name].to(value.device) for name, value in start.buffers.items()}
-    return dataclasses.replace(
-        start,
-        parameters=parameters,
-        buffers=buffers,
-        fingerprint=values_fingerprint(parameters),
-        step=step,
-    )
+    return _point(start, parameters, buffers, step)
