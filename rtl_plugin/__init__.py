@@ -3,6 +3,8 @@
 from rtl_plugin import errors
 from rtl_plugin.baselines import Comparison, SingleModel, compare
 from rtl_plugin.baselines import scoring as protocols
+from rtl_plugin.channel_plan import ChannelPlan
+from rtl_plugin.compact_network import compact, scatter_back
 from rtl_plugin.data_groups import DataGroup, DataGroups
 from rtl_plugin.discovery import (
     CubicSchedule,
@@ -14,6 +16,7 @@ from rtl_plugin.discovery import (
     SparsitySchedule,
     discover,
 )
+from rtl_plugin.index_map import IndexMap
 from rtl_plugin.joint_training import RetrainReport, recalibrate, retrain
 from rtl_plugin.mixture import MixtureOfMasks
 from rtl_plugin.prunable import Explanation, Verdict, explain
@@ -21,6 +24,7 @@ from rtl_plugin.routing import KnownGroupRouter, Router, RoutingDecision
 from rtl_plugin.tickets import Ticket, TicketSet
 
 __all__ = [
+    "ChannelPlan",
     "Comparison",
     "CubicSchedule",
     "DataGroup",
@@ -29,6 +33,7 @@ __all__ = [
     "FixedCountSchedule",
     "GeometricSchedule",
     "Importance",
+    "IndexMap",
     "KnownGroupRouter",
     "LinearSchedule",
     "MixtureOfMasks",
@@ -41,6 +46,7 @@ __all__ = [
     "Ticket",
     "TicketSet",
     "Verdict",
+    "compact",
     "compare",
     "discover",
     "errors",
@@ -48,4 +54,5 @@ __all__ = [
     "protocols",
     "recalibrate",
     "retrain",
+    "scatter_back",
 ]

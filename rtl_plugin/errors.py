@@ -53,6 +53,18 @@ class MaskBypassed(RtlError, RuntimeError):
     """A forward pass read a masked parameter around its mask."""
 
 
+class CompactOnly(RtlError, RuntimeError):
+    """A channel ticket's masked network computes something else than its small network."""
+
+
+class PruningFailed(RtlError, RuntimeError):
+    """A pruning step removed nothing, would empty a layer, or broke the network."""
+
+
+class InvalidImportance(RtlError, ValueError):
+    """An importance returned scores that are not finite or not one a channel."""
+
+
 class UnsupportedOptimizer(RtlError, TypeError):
     """An optimizer's update is not element-wise, so tickets cannot be isolated."""
 

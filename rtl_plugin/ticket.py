@@ -1,12 +1,13 @@
 """One group's subnetwork: validated masks and own state."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
+from rtl_plugin.channel_plan import ChannelPlan
 from rtl_plugin.errors import InvalidTicket
 
 
@@ -21,10 +22,13 @@ class Ticket:
         state: name -> tensor of what belongs to this ticket alone: normalisation running
             statistics by default, private parameters where the user made some. Copied; retraining
             and recalibration replace its entries.
+        channels: for a structured ticket, how its small network is cut from the shared one; the
+            masks must keep just the weights that the small network has.
 
     Raises:
         InvalidTicket: the name is empty, there are no masks, a mask is not a bool tensor, the
-            masks keep nothing at all, or the state does not map names to tensors.
+            masks keep nothing at all, the state does not map names to tensors, or masks and
+            channel plan keep different weights.
 
     Example:
         >>> ticket = Ticket("indoor", {"fc.weight": torch.tensor([[True, False]])})
@@ -38,6 +42,7 @@ class Ticket:
     name: str
     masks: Mapping[str, torch.Tensor]
     state: dict[str, torch.Tensor] = field(default_factory=dict)
+    channels: ChannelPlan | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -62,6 +67,11 @@ class Ticket:
                     f"ticket {self.name!r}: state maps names to tensors, got "
                     f"{name!r} -> {type(value).__name__}"
                 )
+        if self.channels is not None:
+            try:
+                self.channels.check_masks(self.masks)
+            except InvalidTicket as error:
+                raise InvalidTicket(f"ticket {self.name!r}: {error}") from error
         object.__setattr__(self, "masks", MappingProxyType(_copies(self.masks)))
         object.__setattr__(self, "state", _copies(self.state))
 
@@ -90,8 +100,79 @@ class Ticket:
         """Names of the parameters of which nothing is kept."""
         return tuple(name for name, mask in self.masks.items() if not bool(mask.any()))
 
+    def to(self, device: torch.device | str) -> "Ticket":
+        """The same ticket with masks, own state and channel plan on a device.
+
+        Args:
+            device: as for ``torch.Tensor.to``.
+        """
+        plan = None if self.channels is None else self.channels.to(device)
+        return Ticket(self.name, moved(self.masks, device), moved(self.state, device), plan)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Ticket, (self.name, dict(self.masks), self.state))
+        return (Ticket, (self.name, dict(self.masks), self.state, self.channels))
+
+
+def tickets_by_name(given: Iterable[Ticket]) -> dict[str, Ticket]:
+    """Tickets of one set by name, checked against each other.
+
+    Args:
+        given: the tickets.
+
+    Returns:
+        Name -> ticket, in order.
+
+    Raises:
+        InvalidTicket: no tickets, two of one name, tickets that disagree about parameters, or
+            channel tickets among others.
+
+    Example:
+        >>> list(tickets_by_name([Ticket("a", {"w": torch.tensor([True])})]))
+        ['a']
+    """
+    tickets = list(given) if isinstance(given, Iterable) else []
+    if not tickets or not all(isinstance(ticket, Ticket) for ticket in tickets):
+        raise InvalidTicket(f"TicketSet takes a sequence of at least one Ticket, got {given!r}")
+    first = tickets[0]
+    shapes = {name: mask.shape for name, mask in first.masks.items()}
+    result: dict[str, Ticket] = {}
+    for ticket in tickets:
+        if ticket.name in result:
+            raise InvalidTicket(f"two tickets are named {ticket.name!r}: give each its own name")
+        result[ticket.name] = ticket
+        if (ticket.channels is None) != (first.channels is None):
+            raise InvalidTicket(
+                f"one of {first.name!r} and {ticket.name!r} has a channel plan, the other none: "
+                "keep channel tickets and unstructured ones in sets of their own"
+            )
+        theirs = {name: mask.shape for name, mask in ticket.masks.items()}
+        if theirs != shapes:
+            differing = sorted(set(shapes.items()) ^ set(theirs.items()))[0][0]
+            raise InvalidTicket(
+                f"tickets {first.name!r} and {ticket.name!r} disagree about {differing!r}: "
+                f"{shapes.get(differing)} against {theirs.get(differing)}; the tickets of one set "
+                "mask the same parameters of one network"
+            )
+    return result
+
+
+def moved(
+    tensors: Mapping[str, torch.Tensor], device: torch.device | str
+) -> dict[str, torch.Tensor]:
+    """Named tensors on a device.
+
+    Args:
+        tensors: name -> tensor.
+        device: as for ``torch.Tensor.to``.
+
+    Returns:
+        The same names.
+
+    Example:
+        >>> moved({"w": torch.ones(1)}, "cpu")
+        {'w': tensor([1.])}
+    """
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def _copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

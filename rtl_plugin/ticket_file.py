@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from rtl_plugin.channel_file import decode_channels, encode_channels
+from rtl_plugin.channel_plan import ChannelPlan
 from rtl_plugin.checkpoint import pack_mask, read_file, unpack_mask, write_file
 from rtl_plugin.errors import DamagedFile
 
@@ -16,11 +18,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TicketRecord:
-    """One ticket as plain data: its name, its masks, its own state."""
+    """One ticket as plain data: its name, its masks, its own state, its channel plan if any."""
 
     name: str
     masks: Tensors
     state: Tensors
+    channels: ChannelPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -56,22 +59,31 @@ def save(path: str | os.PathLike[str], content: TicketFile, kind: str = "tickets
         OSError: the folder cannot be written.
     """
     shapes = {name: list(mask.shape) for name, mask in content.tickets[0].masks.items()}
+    tensors: dict[str, torch.Tensor] = {}
     header = {
         "parameters": [{"name": name, "shape": shape} for name, shape in shapes.items()],
-        "tickets": [{"name": t.name, "state": list(t.state)} for t in content.tickets],
+        "tickets": [_described(t, k, tensors) for k, t in enumerate(content.tickets)],
         "fingerprint": dict(content.fingerprint),
         "schedule": content.schedule,
         "history": list(content.history),
         "rewind_state": list(content.rewind_state),
         "weights": list(content.weights),
     }
-    tensors: dict[str, torch.Tensor] = {}
     for k, ticket in enumerate(content.tickets):
         tensors |= {f"mask.{k}.{j}": pack_mask(ticket.masks[n]) for j, n in enumerate(shapes)}
         tensors |= {f"state.{k}.{j}": value for j, value in enumerate(ticket.state.values())}
     tensors |= {f"rewind.{j}": value for j, value in enumerate(content.rewind_state.values())}
     tensors |= {f"weight.{j}": value for j, value in enumerate(content.weights.values())}
     write_file(path, kind, header, tensors)
+
+
+def _described(
+    ticket: TicketRecord, position: int, tensors: dict[str, torch.Tensor]
+) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": ticket.name, "state": list(ticket.state)}
+    if ticket.channels is not None:
+        described["channels"] = encode_channels(ticket.channels, position, tensors)
+    return described
 
 
 def load(path: str | os.PathLike[str], kind: str = "tickets") -> TicketFile:
@@ -105,6 +117,9 @@ class _Header:
         if key not in self._fields or not isinstance(self._fields[key], kind):
             raise DamagedFile(f"header field {key!r} is missing or of the wrong kind")
         return self._fields[key]
+
+    def optional(self, key: str, kind: type[T]) -> Any:
+        return self.get(key, kind) if key in self._fields else None
 
     def names(self, key: str) -> list[str]:
         return _unique_names(key, self.get(key, list))
@@ -147,7 +162,10 @@ def _decoded(header: _Header, tensors: dict[str, torch.Tensor]) -> TicketFile:
         if not any(bool(mask.any()) for mask in masks.values()):
             raise DamagedFile(f"ticket {name!r} keeps no weight at all")
         state = {n: take(f"state.{k}.{j}") for j, n in enumerate(entry.names("state"))}
-        records.append(TicketRecord(name, masks, state))
+        channels = decode_channels(entry.optional("channels", dict), k, take, masks)
+        records.append(TicketRecord(name, masks, state, channels))
+    if len({record.channels is None for record in records}) > 1:
+        raise DamagedFile("some of its tickets have a channel plan and others have none")
     rewind = {n: take(f"rewind.{j}") for j, n in enumerate(header.names("rewind_state"))}
     weights = {n: take(f"weight.{j}") for j, n in enumerate(header.names("weights"))}
     if tensors:

@@ -1,8 +1,7 @@
 """A set of tickets over one network (the ticket itself is in ticket.py)."""
 
-import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +15,10 @@ from rtl_plugin.diagnostics.similarity import (
     mean_similarity,
     similarity_matrix,
 )
-from rtl_plugin.errors import InvalidTicket, UnknownTicket
+from rtl_plugin.errors import CompactOnly, UnknownTicket
 from rtl_plugin.structure import check_structure, install_state
 from rtl_plugin.ticket import Ticket as Ticket
+from rtl_plugin.ticket import moved, tickets_by_name
 
 
 class TicketSet(Mapping[str, Ticket]):
@@ -55,7 +55,7 @@ class TicketSet(Mapping[str, Ticket]):
         history: Sequence[Mapping[str, Any]] = (),
         rewind_state: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        self._tickets = _by_name(tickets)
+        self._tickets = tickets_by_name(tickets)
         self.structure = structure
         self.theta_0 = theta_0
         self.schedule = dict(schedule) if schedule is not None else None
@@ -92,6 +92,17 @@ class TicketSet(Mapping[str, Ticket]):
         """Masked parameter name -> shape."""
         first = next(iter(self._tickets.values()))
         return {name: tuple(mask.shape) for name, mask in first.masks.items()}
+
+    @property
+    def compact_only(self) -> tuple[str, ...]:
+        """Why masked networks are not the small ones, one layer an entry; empty where they are."""
+        plans = [ticket.channels for ticket in self.values() if ticket.channels is not None]
+        return tuple(dict.fromkeys(reason for plan in plans for reason in plan.compact_only))
+
+    @property
+    def structured(self) -> bool:
+        """Whether these are channel tickets, each of which is a smaller network."""
+        return next(iter(self._tickets.values())).channels is not None
 
     def union(self) -> dict[str, torch.Tensor]:
         """Weights that at least one ticket keeps: parameter name -> bool tensor."""
@@ -148,9 +159,10 @@ class TicketSet(Mapping[str, Ticket]):
             rows, headers=headers, floatfmt=".3f", intfmt=",", disable_numparse=[0, 1, 2]
         )
         total = sum(mask.numel() for mask in masks[0].values())
-        empty = [f"{t.name}: {', '.join(t.empty_masks)}" for t in self.values() if t.empty_masks]
         lines = [table, "", f"union {self.active_parameters():,} of {total:,} prunable weights"]
-        lines += [f"nothing kept in {line}" for line in empty]
+        empty = {t.name: ", ".join(t.empty_masks) for t in self.values() if t.empty_masks}
+        lines += [f"nothing kept in {name}: {masks}" for name, masks in empty.items()]
+        lines += [f"runs as a small network only: {reason}" for reason in self.compact_only]
         return "\n".join(lines)
 
     def check_fits(self, model: nn.Module) -> None:
@@ -165,6 +177,25 @@ class TicketSet(Mapping[str, Ticket]):
         """
         states = {ticket.name: ticket.state for ticket in self.values()}
         check_structure(model, self.shapes, states, self.structure)
+        for ticket in self.values():
+            if ticket.channels is not None:
+                ticket.channels.check_fits(model, ticket.masks)
+
+    def check_maskable(self, use: str) -> None:
+        """Refuse tickets whose masked network is not the small one.
+
+        Args:
+            use: what would run the masked network, for the message.
+
+        Raises:
+            CompactOnly: naming the layers.
+        """
+        if self.compact_only:
+            raise CompactOnly(
+                f"{use} would compute something else than the small networks do, because of "
+                f"{'; '.join(self.compact_only)}: use rtl_plugin.compact, "
+                'MixtureOfMasks(strategy="compact") or retrain, which run the small networks'
+            )
 
     def to(self, device: torch.device | str) -> "TicketSet":
         """The same tickets with masks, own state and rewind state on a device.
@@ -172,14 +203,14 @@ class TicketSet(Mapping[str, Ticket]):
         Args:
             device: as for ``torch.Tensor.to``.
         """
-        content = self.to_file()
-        records = [
-            ticket_file.TicketRecord(r.name, _moved(r.masks, device), _moved(r.state, device))
-            for r in content.tickets
-        ]
-        rewind_state = _moved(content.rewind_state, device)
-        return TicketSet.from_file(
-            dataclasses.replace(content, tickets=records, rewind_state=rewind_state)
+        rewind_state = self.rewind_state
+        return TicketSet(
+            [ticket.to(device) for ticket in self.values()],
+            structure=self.structure,
+            theta_0=self.theta_0,
+            schedule=self.schedule,
+            history=self.history,
+            rewind_state=None if rewind_state is None else moved(rewind_state, device),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -196,7 +227,7 @@ class TicketSet(Mapping[str, Ticket]):
     def to_file(self, weights: Mapping[str, torch.Tensor] | None = None) -> ticket_file.TicketFile:
         """The set as the plain data of a ticket file, with shared weights for a mixture."""
         return ticket_file.TicketFile(
-            [ticket_file.TicketRecord(t.name, t.masks, t.state) for t in self.values()],
+            [ticket_file.TicketRecord(t.name, t.masks, t.state, t.channels) for t in self.values()],
             {"structure": self.structure, "theta_0": self.theta_0},
             self.schedule,
             self.history,
@@ -208,7 +239,7 @@ class TicketSet(Mapping[str, Ticket]):
     def from_file(cls, content: ticket_file.TicketFile) -> "TicketSet":
         """Build the set from the plain data of a ticket file."""
         return cls(
-            [Ticket(record.name, record.masks, dict(record.state)) for record in content.tickets],
+            [Ticket(r.name, r.masks, dict(r.state), r.channels) for r in content.tickets],
             structure=content.fingerprint["structure"],
             theta_0=content.fingerprint["theta_0"],
             schedule=content.schedule,
@@ -250,9 +281,11 @@ class TicketSet(Mapping[str, Ticket]):
         Raises:
             UnknownTicket: there is no such ticket.
             StructureMismatch: the tickets do not fit the model.
+            CompactOnly: the masked network is not the small one.
         """
         ticket = self[name]
         self.check_fits(model)
+        self.check_maskable("torch.nn.utils.prune")
         install_state(model, ticket.state)
         torch_prune.apply_masks(model, ticket.masks)
         return model
@@ -272,34 +305,6 @@ class TicketSet(Mapping[str, Ticket]):
             DamagedFile: it is damaged, truncated, foreign, or of an unknown version.
         """
         return cls.from_file(ticket_file.load(path))
-
-
-def _moved(
-    tensors: Mapping[str, torch.Tensor], device: torch.device | str
-) -> dict[str, torch.Tensor]:
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
-
-
-def _by_name(given: Iterable[Ticket]) -> dict[str, Ticket]:
-    tickets = list(given) if isinstance(given, Iterable) else []
-    if not tickets or not all(isinstance(ticket, Ticket) for ticket in tickets):
-        raise InvalidTicket(f"TicketSet takes a sequence of at least one Ticket, got {given!r}")
-    first = tickets[0]
-    shapes = {name: mask.shape for name, mask in first.masks.items()}
-    result: dict[str, Ticket] = {}
-    for ticket in tickets:
-        if ticket.name in result:
-            raise InvalidTicket(f"two tickets are named {ticket.name!r}: give each its own name")
-        result[ticket.name] = ticket
-        theirs = {name: mask.shape for name, mask in ticket.masks.items()}
-        if theirs != shapes:
-            differing = sorted(set(shapes.items()) ^ set(theirs.items()))[0][0]
-            raise InvalidTicket(
-                f"tickets {first.name!r} and {ticket.name!r} disagree about {differing!r}: "
-                f"{shapes.get(differing)} against {theirs.get(differing)}; the tickets of one set "
-                "mask the same parameters of one network"
-            )
-    return result
 
 
 def _own_bytes(ticket: Ticket) -> int:

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from rtl_plugin.errors import InvalidLoss, MaskBypassed, TrainingDiverged
-from rtl_plugin.masked_forward import MaskedModel
 
 Loss: TypeAlias = Callable[[Any, Any], torch.Tensor]
 
@@ -36,12 +35,12 @@ class Where:
         return f"{self.stage}, group {self.group!r}, {self.unit} {self.number}"
 
 
-def checked_loss(loss: Loss, model: MaskedModel, batch: Any, where: Where) -> torch.Tensor:
+def checked_loss(loss: Loss, model: Any, batch: Any, where: Where) -> torch.Tensor:
     """Call the user's loss and refuse what cannot be trained on.
 
     Args:
         loss: the user's ``loss(model, batch) -> scalar tensor``.
-        model: the network under a ticket.
+        model: what the loss receives: a network under a ticket.
         batch: on the model's device.
         where: for the message.
 

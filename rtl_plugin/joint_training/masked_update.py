@@ -1,6 +1,6 @@
 """One optimizer step of one ticket: nothing outside its mask moves, not even a moment."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,67 @@ from rtl_plugin.joint_training.optimizer_rules import (
 Masks = Mapping[str, torch.Tensor]
 
 
-class MaskedUpdate:
+class TicketUpdates:
+    """An optimizer's state over weights that tickets share: moments once, single values a ticket.
+
+    Args:
+        optimizer: fresh; any whose update is element-wise.
+        parameters: masked parameter name -> the leaf that the optimizer holds.
+        tickets: names of the tickets.
+
+    Raises:
+        UnsupportedOptimizer: the optimizer's update is not element-wise.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: Mapping[str, torch.Tensor],
+        tickets: Iterable[str],
+    ) -> None:
+        check_elementwise(optimizer)
+        self._optimizer = optimizer
+        self.parameters = dict(parameters)
+        self._single: dict[str, dict[str, dict[str, Any]]] = {ticket: {} for ticket in tickets}
+        self._fill_initial_state()
+
+    def _fill_initial_state(self) -> None:
+        names, leaves = list(self.parameters), list(self.parameters.values())
+        for name, leaf, state in zip(
+            names, leaves, initial_state(self._optimizer, leaves), strict=True
+        ):
+            single = {key: value for key, value in state.items() if not is_elementwise(value, leaf)}
+            for of_ticket in self._single.values():
+                of_ticket[name] = {key: _copy(value) for key, value in single.items()}
+            self._optimizer.state[leaf] = {k: v for k, v in state.items() if k not in single}
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed training needs, for :meth:`load_state`."""
+        named = {name: dict(self._optimizer.state[leaf]) for name, leaf in self.parameters.items()}
+        return {"shared": named, "per_ticket": self._single}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of :meth:`state`.
+
+        Args:
+            state: as saved; tensors are moved to the parameters' devices.
+        """
+        for name, leaf in self.parameters.items():
+            entries = state["shared"][name].items()
+            self._optimizer.state[leaf] = {key: placed(value, leaf) for key, value in entries}
+        for ticket, fresh in self._single.items():
+            for name, entries in state["per_ticket"][ticket].items():
+                # A step count lies on the CPU or the GPU, as the optimizer wants it.
+                fresh[name] = {k: placed(v, fresh[name].get(k)) for k, v in entries.items()}
+
+    def _too_late(self, key: str, name: str) -> UnsupportedOptimizer:
+        return UnsupportedOptimizer(
+            f"{type(self._optimizer).__name__} made its state {key!r} of {name!r} later than in a "
+            "first step, so a ticket's update cannot be isolated. Use SGD, Adam, AdamW or the like"
+        )
+
+
+class MaskedUpdate(TicketUpdates):
     """Steps an optimizer for one ticket at a time on weights that tickets share.
 
     After ``step(k)`` every weight outside ticket k's masks and every element-wise state entry
@@ -51,22 +111,8 @@ class MaskedUpdate:
         parameters: Mapping[str, torch.Tensor],
         masks: Mapping[str, Masks],
     ) -> None:
-        check_elementwise(optimizer)
-        self._optimizer = optimizer
-        self._parameters = dict(parameters)
+        super().__init__(optimizer, parameters, masks)
         self._masks = masks
-        self._single: dict[str, dict[str, dict[str, Any]]] = {ticket: {} for ticket in masks}
-        self._fill_initial_state()
-
-    def _fill_initial_state(self) -> None:
-        names, leaves = list(self._parameters), list(self._parameters.values())
-        for name, leaf, state in zip(
-            names, leaves, initial_state(self._optimizer, leaves), strict=True
-        ):
-            single = {key: value for key, value in state.items() if not is_elementwise(value, leaf)}
-            for of_ticket in self._single.values():
-                of_ticket[name] = {key: _copy(value) for key, value in single.items()}
-            self._optimizer.state[leaf] = {k: v for k, v in state.items() if k not in single}
 
     def step(self, ticket: str) -> None:
         """Step the optimizer with the gradients that are there, for one ticket.
@@ -77,7 +123,7 @@ class MaskedUpdate:
         Raises:
             UnsupportedOptimizer: it makes element-wise state later than in a first step.
         """
-        active = {n: p for n, p in self._parameters.items() if p.grad is not None}
+        active = {n: p for n, p in self.parameters.items() if p.grad is not None}
         before = {name: self._snapshot(ticket, name, leaf) for name, leaf in active.items()}
         self._optimizer.step()
         with torch.no_grad():
@@ -107,34 +153,11 @@ class MaskedUpdate:
             value = state[key]
             if is_elementwise(value, leaf):
                 if key not in moments:
-                    raise UnsupportedOptimizer(
-                        f"{type(self._optimizer).__name__} made its state {key!r} of {name!r} "
-                        "later than in a first step, so a ticket's update cannot be isolated. Use "
-                        "SGD, Adam, AdamW or the like"
-                    )
+                    raise self._too_late(key, name)
                 torch.where(mask, value, moments[key], out=value)
             else:
                 single[key] = value
                 del state[key]
-
-    def state(self) -> dict[str, Any]:
-        """Everything a resumed training needs, for :meth:`load_state`."""
-        named = {name: dict(self._optimizer.state[leaf]) for name, leaf in self._parameters.items()}
-        return {"shared": named, "per_ticket": self._single}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of :meth:`state`.
-
-        Args:
-            state: as saved; tensors are moved to the parameters' devices.
-        """
-        for name, leaf in self._parameters.items():
-            entries = state["shared"][name].items()
-            self._optimizer.state[leaf] = {key: placed(value, leaf) for key, value in entries}
-        for ticket, fresh in self._single.items():
-            for name, entries in state["per_ticket"][ticket].items():
-                # A step count lies on the CPU or the GPU, as the optimizer wants it.
-                fresh[name] = {k: placed(v, fresh[name].get(k)) for k, v in entries.items()}
 
 
 def _copy(value: Any) -> Any:

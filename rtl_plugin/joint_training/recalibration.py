@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rtl_plugin.compact_network import compact, write_back
 from rtl_plugin.errors import InvalidArgument, InvalidGroups, TrainingDiverged
 from rtl_plugin.masked_forward import MaskedModel, TensorSlots, mask_parameters
 from rtl_plugin.nested import to_device
-from rtl_plugin.structure import device_of
+from rtl_plugin.structure import device_of, install_state
 from rtl_plugin.tickets import Ticket, TicketSet
 
 
@@ -66,35 +67,71 @@ def recalibrate(
     """
     TicketSet([ticket]).check_fits(model)
     device = device_of(model)
-    norms = [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats
-    ]
-    if not norms:
+    if not any(map(_is_norm, model.modules())):
         raise InvalidArgument(
             f"{type(model).__name__} has no batch normalisation with running statistics: there is "
             "nothing to recalibrate"
         )
+    renew = _renewed_small if ticket.channels is not None else _renewed_masked
+    with torch.no_grad():
+        renewed, seen = renew(model, ticket, lambda view: _one_pass(view, loader, device, forward))
+    if not seen:
+        raise InvalidGroups(f"the loader given for ticket {ticket.name!r} is empty")
+    if not all(bool(torch.isfinite(value).all()) for value in renewed.values()):
+        raise TrainingDiverged(
+            f"recalibrating ticket {ticket.name!r} gave statistics that are not finite: look at "
+            "the loader's inputs; the old ones are kept"
+        )
+    ticket.state.update(renewed)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.track_running_stats
+
+
+def _one_pass(
+    view: Any, loader: Iterable[Any], device: torch.device, forward: Callable[[Any, Any], Any]
+) -> int:
+    seen = 0
+    for batch in loader:
+        forward(view, to_device(batch, device))
+        seen += 1
+    return seen
+
+
+def _renewed_masked(
+    model: nn.Module, ticket: Ticket, run: Callable[[Any], int]
+) -> tuple[dict[str, torch.Tensor], int]:
+    """New statistics by name from a pass through the masked network, and its number of batches."""
+    device = device_of(model)
     state = {name: value.to(device) for name, value in ticket.state.items()}
     parameters = {n: state.get(n, p.detach()) for n, p in model.named_parameters()}
     buffers = {n: state.get(n, b).detach().clone() for n, b in model.named_buffers()}
     masks = {name: mask.to(device) for name, mask in ticket.masks.items()}
     view = MaskedModel(model, TensorSlots(model), mask_parameters(parameters, masks), buffers)
+    norms = [module for module in model.modules() if _is_norm(module)]
     names = _statistics(model, norms, buffers)
-    with torch.no_grad(), _Averaging(model, norms):
-        seen = 0
-        for batch in loader:
-            forward(view, to_device(batch, device))
-            seen += 1
-    if not seen:
-        raise InvalidGroups(f"the loader given for ticket {ticket.name!r} is empty")
-    if not all(bool(torch.isfinite(buffers[name]).all()) for name in names):
-        raise TrainingDiverged(
-            f"recalibrating ticket {ticket.name!r} gave statistics that are not finite: look at "
-            "the loader's inputs; the old ones are kept"
-        )
-    ticket.state.update({name: buffers[name] for name in names})
+    with _Averaging(model, norms):
+        seen = run(view)
+    return {name: buffers[name] for name in names}, seen
+
+
+def _renewed_small(
+    model: nn.Module, ticket: Ticket, run: Callable[[Any], int]
+) -> tuple[dict[str, torch.Tensor], int]:
+    """The same from the small network, written to the size of the shared one."""
+    small = compact(model, ticket)
+    norms = [module for module in small.modules() if _is_norm(module)]
+    own = dict(small.named_buffers())
+    names = _statistics(small, norms, own)
+    install_state(small, {name: own[name] for name in names})
+    with _Averaging(small, norms):
+        seen = run(small)
+    shared, own = dict(model.named_buffers()), dict(small.named_buffers())
+    renewed = {n: ticket.state.get(n, shared[n]).detach().to(own[n]).clone() for n in names}
+    for name, value in renewed.items():
+        write_back(ticket.channels, name, own[name], value)
+    return renewed, seen
 
 
 def _statistics(model: nn.Module, norms: list[Any], buffers: dict[str, torch.Tensor]) -> list[str]:

@@ -18,6 +18,7 @@ from rtl_plugin.errors import (
     StructureMismatch,
 )
 from rtl_plugin.fingerprint import bit_equal, model_structure, model_values, values_fingerprint
+from rtl_plugin.joint_training.compact_training import CompactTraining
 from rtl_plugin.joint_training.epoch_checkpoint import load_epoch, save_epoch
 from rtl_plugin.joint_training.group_batches import GroupBatches, balanced_length
 from rtl_plugin.joint_training.private_parameters import private_names
@@ -51,7 +52,8 @@ def retrain(
     """Train all tickets together on the model's shared weights; masks never change.
 
     Every epoch gives M batches of every group, in turn; a step of ticket k moves nothing outside
-    its mask, no moment either. If anything raises, model and tickets are left as after the last
+    its mask, no moment either. Channel tickets are trained through their small networks, which the
+    loss then receives. If anything raises, model and tickets are left as after the last
     finished epoch.
 
     Args:
@@ -198,7 +200,8 @@ class _Retraining:
             self._check_theta_0(allow_other_weights)
             if self._tickets.rewind_state is not None and not self._trained_on(fresh_weights):
                 install_state(self._model, parameters_of(self._model, self._tickets.rewind_state))
-        self._training = SharedTraining(
+        training = CompactTraining if self._tickets.structured else SharedTraining
+        self._training = training(
             self._model,
             self._tickets,
             self._private,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rtl_plugin.joint_training.masked_update import MaskedUpdate
+from rtl_plugin.joint_training.masked_update import MaskedUpdate, TicketUpdates
 from rtl_plugin.joint_training.optimizer_rules import is_elementwise, placed
 from rtl_plugin.masked_forward import (
     MaskedModel,
@@ -69,11 +69,19 @@ class SharedTraining:
             t.name: {name: mask.to(device) for name, mask in t.masks.items()}
             for t in tickets.values()
         }
-        masked = {name: self._shared[name] for name in tickets.shapes}
+        masked = {n: self._shared[n] for n in tickets.shapes if self._is_trained(n)}
         leaves: list[torch.Tensor] = [p for p in self._shared.values() if p.requires_grad]
         leaves += [leaf for own in self._private.values() for leaf in own.values()]
         self.optimizer, self.scheduler = build_optimizer(optimizer, leaves, masked)
-        self._update = MaskedUpdate(self.optimizer, masked, self._masks)
+        self._update = self._make_update(masked)
+
+    def _is_trained(self, name: str) -> bool:
+        """Whether an optimizer must hold a masked parameter; a frozen one is refused by name."""
+        return True
+
+    def _make_update(self, masked: Mapping[str, torch.Tensor]) -> TicketUpdates:
+        self._masked_update = MaskedUpdate(self.optimizer, masked, self._masks)
+        return self._masked_update
 
     def backward(self, ticket: str, batch: Any, loss: Loss, where: Where) -> torch.Tensor:
         """Forward and backward pass of one ticket; gradients replace the former ones."""
@@ -100,7 +108,7 @@ class SharedTraining:
         if look:
             leaves = {name: self._shared[name] for name in self._masks[ticket]}
             check_gradients(leaves, self._masks[ticket], where)
-        self._update.step(ticket)
+        self._masked_update.step(ticket)
         if self.scheduler is not None:
             self.scheduler.step()
 
@@ -127,7 +135,7 @@ class SharedTraining:
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed training needs, beside the model's parameters."""
-        masked = {id(self._shared[name]) for name in next(iter(self._masks.values()))}
+        masked = {id(leaf) for leaf in self._update.parameters.values()}
         ordinary = {
             position: dict(self.optimizer.state.get(leaf, {}))
             for position, leaf in enumerate(self._optimizer_leaves())

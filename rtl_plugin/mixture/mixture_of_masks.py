@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from rtl_plugin.errors import InvalidArgument
+from rtl_plugin.mixture.compact import CompactStrategy
 from rtl_plugin.mixture.mixture_file import load_mixture, save_mixture
-from rtl_plugin.mixture.reference import ReferenceStrategy, masked_copy
+from rtl_plugin.mixture.reference import ReferenceStrategy
 from rtl_plugin.mixture.router_checks import check_router, checked_decision
 from rtl_plugin.mixture.rows import average_rows, join_rows, take_rows
 from rtl_plugin.mixture.ticket_choice import Tickets, is_one_ticket, ticket_indices, ticket_named
@@ -17,7 +18,10 @@ from rtl_plugin.routing import Router, RoutingDecision
 from rtl_plugin.routing.contract import batch_size
 from rtl_plugin.tickets import TicketSet
 
-_STRATEGIES = {"reference": ReferenceStrategy}
+_STRATEGIES: dict[str, type[ReferenceStrategy] | type[CompactStrategy]] = {
+    "reference": ReferenceStrategy,
+    "compact": CompactStrategy,
+}
 
 
 class MixtureOfMasks(nn.Module):
@@ -33,12 +37,15 @@ class MixtureOfMasks(nn.Module):
         model: the network.
         tickets: its tickets.
         router: decides where a call names no tickets; see :class:`rtl_plugin.Router`.
-        strategy: ``"auto"`` or ``"reference"``; auto is the reference.
+        strategy: ``"reference"`` masks at every call, ``"compact"`` runs the small networks of
+            channel tickets; ``"auto"`` is compact for channel tickets and else the reference.
 
     Raises:
         StructureMismatch: the tickets do not fit the model.
         InvalidArgument: the strategy or the router is none, the router knows other tickets, or the
-            model cannot be copied.
+            model cannot be copied, or compact is asked of tickets that are no channel tickets.
+        CompactOnly: the reference is asked of channel tickets whose masked networks compute
+            something else than the small ones.
 
     Example:
         >>> from rtl_plugin import Ticket
@@ -81,9 +88,9 @@ class MixtureOfMasks(nn.Module):
         # Not registered as a submodule: eval() of the mixture must not change the user's model.
         self._held = (model, tickets, router)
         self._asked_strategy = strategy
-        self._strategy = _STRATEGIES["reference" if strategy == "auto" else strategy](
-            model, tickets
-        )
+        if strategy == "auto":
+            strategy = "compact" if tickets.structured else "reference"
+        self._strategy = _STRATEGIES[strategy](model, tickets)
         self.training = False
 
     @property
@@ -181,7 +188,9 @@ class MixtureOfMasks(nn.Module):
         return torch.stack([column.reshape(size) for column in columns], dim=1)
 
     def export(self, name: str) -> nn.Module:
-        """One ticket as an ordinary module of the user's class, masks folded in.
+        """One ticket as an ordinary module of the user's class.
+
+        Masks are folded in; under the strategy compact it is the small network.
 
         Args:
             name: which ticket.
@@ -192,18 +201,17 @@ class MixtureOfMasks(nn.Module):
         Raises:
             UnknownTicket: there is no such ticket.
         """
-        return masked_copy(self.model, self.tickets[ticket_named(self.tickets, name)])
+        return self._strategy.export(ticket_named(self.tickets, name))
 
     def explain(self, x: Any = None) -> str:
         """How batches are run, in words.
 
         Args:
-            x: an example input; unused by the reference.
+            x: an example input; unused by these strategies.
         """
         return (
             f"{type(self.model).__name__} with {len(self.tickets)} tickets, strategy "
-            f"{self._strategy.name}: one pass a distinct ticket in the batch, weights masked at "
-            "every call; cost grows with the number of distinct tickets"
+            f"{self._strategy.name}: {self._strategy.explain()}"
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

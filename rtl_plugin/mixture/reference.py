@@ -73,11 +73,16 @@ class ReferenceStrategy:
     Args:
         model: the network whose present parameters are used at every call.
         tickets: the tickets, whose present state is used at every call.
+
+    Raises:
+        CompactOnly: masked networks are not the small ones.
+        MaskBypassed: the model keeps a masked parameter in a second place.
     """
 
     name = "reference"
 
     def __init__(self, model: nn.Module, tickets: TicketSet) -> None:
+        tickets.check_maskable('strategy="reference"')
         self._model, self._tickets = model, tickets
         check_no_stored_references(model, tickets.shapes)
         self._replica = storage_sharing_replica(model)
@@ -99,3 +104,18 @@ class ReferenceStrategy:
         parameters, buffers = ticket_tensors(self._model, self._tickets[ticket])
         with self._lock, self._slots.holding(parameters, buffers):
             return self._replica(*args, **kwargs)
+
+    def export(self, ticket: str) -> nn.Module:
+        """The network with one ticket's masks folded in, a snapshot in eval mode.
+
+        Args:
+            ticket: its name.
+        """
+        return masked_copy(self._model, self._tickets[ticket])
+
+    def explain(self) -> str:
+        """How batches are run, in words."""
+        return (
+            "one pass a distinct ticket in the batch, weights masked at every call; cost grows "
+            "with the number of distinct tickets"
+        )

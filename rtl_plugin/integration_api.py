@@ -1,0 +1,62 @@
+"""The stable seam for integrations: the one module of the core that they import.
+
+Names here keep their meaning between minor versions; everything else in the core may move.
+"""
+
+from rtl_plugin.arguments import callable_name as callable_name
+from rtl_plugin.arguments import whole_number as whole_number
+from rtl_plugin.channel_plan import ChannelPlan as ChannelPlan
+from rtl_plugin.channel_plan import is_plain as is_plain
+from rtl_plugin.compact_network import compact as compact
+from rtl_plugin.compact_network import compact_with as compact_with
+from rtl_plugin.compact_network import scatter_back as scatter_back
+from rtl_plugin.compact_network import small_tensors as small_tensors
+from rtl_plugin.data_groups import DataGroup as DataGroup
+from rtl_plugin.data_groups import DataGroups as DataGroups
+from rtl_plugin.data_groups.cycling import cycled as cycled
+from rtl_plugin.data_groups.loading import number_of_batches as number_of_batches
+from rtl_plugin.data_groups.loading import preserved_generators as preserved_generators
+from rtl_plugin.discovery.rewinding import RewindPoint as RewindPoint
+from rtl_plugin.discovery.rewinding import Untouched as Untouched
+from rtl_plugin.discovery.sparsity_schedules import CubicSchedule as CubicSchedule
+from rtl_plugin.discovery.sparsity_schedules import GeometricSchedule as GeometricSchedule
+from rtl_plugin.discovery.sparsity_schedules import LinearSchedule as LinearSchedule
+from rtl_plugin.discovery.sparsity_schedules import SparsitySchedule as SparsitySchedule
+from rtl_plugin.errors import CompactOnly as CompactOnly
+from rtl_plugin.errors import InvalidArgument as InvalidArgument
+from rtl_plugin.errors import InvalidImportance as InvalidImportance
+from rtl_plugin.errors import InvalidLoss as InvalidLoss
+from rtl_plugin.errors import InvalidTicket as InvalidTicket
+from rtl_plugin.errors import MaskBypassed as MaskBypassed
+from rtl_plugin.errors import MissingExtra as MissingExtra
+from rtl_plugin.errors import NothingPrunable as NothingPrunable
+from rtl_plugin.errors import PruningFailed as PruningFailed
+from rtl_plugin.errors import RewindFailed as RewindFailed
+from rtl_plugin.errors import RtlError as RtlError
+from rtl_plugin.errors import StructureMismatch as StructureMismatch
+from rtl_plugin.errors import TrainingDiverged as TrainingDiverged
+from rtl_plugin.errors import UnknownTicket as UnknownTicket
+from rtl_plugin.extras import require as require
+from rtl_plugin.fingerprint import bit_equal as bit_equal
+from rtl_plugin.fingerprint import model_structure as model_structure
+from rtl_plugin.index_map import IndexMap as IndexMap
+from rtl_plugin.index_map import traced_map as traced_map
+from rtl_plugin.modes import set_aside_gradients as set_aside_gradients
+from rtl_plugin.modes import train_mode as train_mode
+from rtl_plugin.nested import tensors_in as tensors_in
+from rtl_plugin.nested import to_device as to_device
+from rtl_plugin.optimizers import OptimizerFactory as OptimizerFactory
+from rtl_plugin.optimizers import build_optimizer as build_optimizer
+from rtl_plugin.progress import Progress as Progress
+from rtl_plugin.randomness import derived_seed as derived_seed
+from rtl_plugin.randomness import forked as forked
+from rtl_plugin.structure import device_of as device_of
+from rtl_plugin.structure import persistent_buffers as persistent_buffers
+from rtl_plugin.tickets import Ticket as Ticket
+from rtl_plugin.tickets import TicketSet as TicketSet
+from rtl_plugin.training_step import Loss as Loss
+from rtl_plugin.training_step import LossLog as LossLog
+from rtl_plugin.training_step import Where as Where
+from rtl_plugin.training_step import check_finite as check_finite
+from rtl_plugin.training_step import check_model_unused as check_model_unused
+from rtl_plugin.training_step import checked_loss as checked_loss

@@ -1,0 +1,100 @@
+"""The compact strategy: every channel ticket runs its own small network."""
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtl_plugin.compact_network import checked_plan, compact
+from rtl_plugin.tickets import TicketSet
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A small network, what it was made from, and how that looked then."""
+
+    network: nn.Module
+    sources: tuple[torch.Tensor, ...]
+    versions: tuple[tuple[int, int], ...]
+
+
+class CompactStrategy:
+    """Runs small networks, made when first asked for and again after a change of their weights.
+
+    Args:
+        model: the network whose present parameters are used at every call.
+        tickets: channel tickets, whose present state is used at every call.
+
+    Raises:
+        InvalidArgument: the tickets have no channel plans.
+    """
+
+    name = "compact"
+
+    def __init__(self, model: nn.Module, tickets: TicketSet) -> None:
+        for ticket in tickets.values():
+            checked_plan(model, ticket)
+        self._model, self._tickets = model, tickets
+        self._made: dict[str, _Made] = {}
+        self._lock = threading.Lock()  # for making networks; running them takes none
+
+    def run(self, ticket: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one ticket's small network.
+
+        Args:
+            ticket: its name.
+            args: of the network's forward.
+            kwargs: of the network's forward.
+
+        Returns:
+            The network's output.
+        """
+        return self._network(ticket)(*args, **kwargs)
+
+    def export(self, ticket: str) -> nn.Module:
+        """The small network as a snapshot in eval mode.
+
+        Args:
+            ticket: its name.
+        """
+        return compact(self._model, self._tickets[ticket])
+
+    def explain(self) -> str:
+        """How batches are run, in words."""
+        return (
+            "one pass of a small network a distinct ticket in the batch, made from the shared "
+            "weights when they change; memory grows by the kept weights of every ticket in use"
+        )
+
+    def _network(self, ticket: str) -> nn.Module:
+        sources = (
+            *self._model.parameters(),
+            *self._model.buffers(),
+            *self._tickets[ticket].state.values(),
+        )
+        versions = tuple(_version(tensor) for tensor in sources)
+        made = self._made.get(ticket)
+        if made is None or not _same(made, sources, versions):
+            with self._lock:
+                made = _Made(self.export(ticket), sources, versions)
+                self._made[ticket] = made
+        return made.network
+
+
+def _version(tensor: torch.Tensor) -> tuple[int, int]:
+    """Changes with every write in place, and when a module is moved or converted.
+
+    Inference tensors keep no count, and can hardly change.
+    """
+    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
+
+
+def _same(
+    made: _Made, sources: tuple[torch.Tensor, ...], versions: tuple[tuple[int, int], ...]
+) -> bool:
+    # Held tensors keep their identity, so no new one can be mistaken for an old one.
+    return made.versions == versions and all(
+        now is then for now, then in zip(sources, made.sources, strict=True)
+    )
