@@ -1,0 +1,128 @@
+"""Torch-Pruning's pruner with its silent omissions made errors."""
+
+from typing import Any, Literal
+
+import torch
+import torch_pruning as tp
+from torch_pruning.dependency import Group
+from torch_pruning.pruner.importance import ActivationImportance, OBDCImportance
+
+from rtl_plugin.integration_api import InvalidArgument, InvalidImportance, PruningFailed
+
+OnVanishing = Literal["error", "keep"]
+
+
+class HostPruner(tp.pruner.BasePruner):  # type: ignore[misc]
+    """The host's ranking and cutting, with checked scores and no layer left out in silence.
+
+    Args:
+        model: the working network.
+        example_inputs: for the trace.
+        importance: the host's or the user's.
+        on_vanishing: what to do where cutting would leave a layer without channels: ``"error"``,
+            or ``"keep"`` the layer whole as the host does, and note it.
+        keywords: of the host.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        example_inputs: Any,
+        importance: Any,
+        on_vanishing: OnVanishing,
+        **keywords: Any,
+    ) -> None:
+        super().__init__(model, example_inputs, importance, **keywords)
+        self.on_vanishing = on_vanishing
+        self.left_whole: list[str] = []
+        self._enough_left = self.DG.check_pruning_group
+        self.DG.check_pruning_group = self._checked_group
+
+    def estimate_importance(self, group: Group) -> torch.Tensor | None:
+        """The importance's scores of a group, checked.
+
+        Raises:
+            InvalidImportance: they are not finite, or not one a channel.
+        """
+        scores = super().estimate_importance(group)
+        if scores is None:
+            return None
+        name, channels = self.root_name(group), len(group[0].idxs)
+        kind = type(self.importance).__name__
+        if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (channels,):
+            came = (
+                tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+            )
+            raise InvalidImportance(
+                f"{kind} must give one score a channel of {name!r}, a tensor of shape "
+                f"({channels},), got {came}"
+            )
+        if not bool(torch.isfinite(scores).all()):
+            raise InvalidImportance(
+                f"{kind} gives scores of {name!r} that are NaN or infinite: weights or gradients "
+                "of this layer's group are not finite, or a normalizer divides by zero"
+            )
+        return scores
+
+    def root_name(self, group: Group) -> str:
+        """Name of the layer that a group is named after."""
+        return str(self.DG._module2name[group[0].dep.target.module])
+
+    def _checked_group(self, group: Group) -> bool:
+        if self._enough_left(group):
+            return True
+        name = self.root_name(group)
+        if self.on_vanishing == "error":
+            rounding = f" (rounding to multiples of {self.round_to})" if self.round_to else ""
+            raise PruningFailed(
+                f"cutting {len(group[0].idxs)} channels of {name!r}{rounding} would leave a layer "
+                "of its group without any: lower pruning_ratio, give this layer its own in "
+                "pruning_ratio_dict, cap it with max_pruning_ratio, add it to ignored_layers, or "
+                "pass on_vanishing='keep' to leave such layers whole, as Torch-Pruning does"
+            )
+        self.left_whole.append(name)
+        return False
+
+
+def check_importance(importance: Any) -> None:
+    """Refuse an importance that RTLPruner cannot feed.
+
+    Args:
+        importance: the user's.
+
+    Raises:
+        InvalidArgument: it is not callable, or needs hooks on the network that it ranks.
+    """
+    if not callable(importance):
+        raise InvalidArgument(
+            f"importance must be callable on a group of Torch-Pruning, got {importance!r}: for "
+            "example tp.importance.GroupMagnitudeImportance(p=2)"
+        )
+    if isinstance(importance, (OBDCImportance, ActivationImportance)):
+        raise InvalidArgument(
+            f"{type(importance).__name__} records activations of the network that it ranks, and "
+            "tickets take turns in one working network: use GroupTaylorImportance or "
+            "GroupHessianImportance, which rank by the group's own data too"
+        )
+
+
+def needs_gradients(importance: Any) -> bool:
+    """Whether an importance reads gradients: Taylor, Hessian, or one that says so.
+
+    Args:
+        importance: the host's, or an object with ``needs_gradients``.
+    """
+    known = (tp.importance.GroupTaylorImportance, tp.importance.GroupHessianImportance)
+    return isinstance(importance, known) or bool(getattr(importance, "needs_gradients", False))
+
+
+def squares_gradients(importance: Any) -> bool:
+    """Whether it is the host's Hessian importance, which reads mean squared gradients.
+
+    Its own ``accumulate_grad`` keeps the last batch only (it looks parameters up by another key
+    than it stores them under), so the mean is made here.
+
+    Args:
+        importance: any.
+    """
+    return isinstance(importance, tp.importance.GroupHessianImportance)

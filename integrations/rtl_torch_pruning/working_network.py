@@ -1,0 +1,250 @@
+"""One copy of the network with one dependency graph, which takes on the shape of any ticket."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import nn
+from torch_pruning import ops
+
+from rtl_plugin.integration_api import (
+    ChannelPlan,
+    IndexMap,
+    InvalidArgument,
+    InvalidTicket,
+    PruningFailed,
+    is_plain,
+    traced_map,
+)
+
+Tensors = Mapping[str, torch.Tensor]
+Places = list[tuple[dict[str, Any], str]]
+# Widths that the graph itself remembers of concatenations, splits, slices and outputs.
+_WIDTH_FIELDS = ("offsets", "concat_sizes", "split_sizes", "start", "end", "shape")
+_HOST_TABLES = ("num_heads", "in_channel_groups", "out_channel_groups", "_scope_initial_channels")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Everything that tells one ticket's small network and its graph from the dense one's.
+
+    Args:
+        maps: parameter or buffer name -> which entries of the shared tensor are left.
+        attributes: module name -> attribute -> value, where it differs from the dense network's.
+        widths: what the graph's operations remember, in the graph's order.
+        mappings: the graph's index mappings, one pair a dependency.
+        tables: the host's tables of head and group counts.
+    """
+
+    maps: Mapping[str, IndexMap] = field(default_factory=dict)
+    attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    widths: tuple[dict[str, Any], ...] = ()
+    mappings: tuple[tuple[Any, ...], ...] = ()
+    tables: Mapping[str, dict[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> ChannelPlan | None:
+        """The channel plan, or None while nothing is cut."""
+        return ChannelPlan(self.maps, self.attributes) if self.maps else None
+
+
+class WorkingNetwork:
+    """Holds the values of one ticket while the host ranks, and index probes while it cuts.
+
+    What survives in a probe, a tensor that holds its own flat positions, is the map from the small
+    network to the shared one, for any layer that the host can cut.
+
+    Args:
+        model: the user's network, copied.
+
+    Raises:
+        InvalidArgument: the model cannot be copied.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        try:
+            self.network: nn.Module = copy.deepcopy(model)
+        except Exception as error:
+            raise InvalidArgument(
+                f"{type(model).__name__} cannot be deep-copied ({type(error).__name__}: {error}): "
+                "keep only parameters, buffers and plain values as attributes"
+            ) from error
+        for parameter in self.network.parameters():
+            # The host finds layers by their gradients and leaves frozen ones out in silence.
+            parameter.requires_grad_(parameter.is_floating_point())
+        self._sources = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self._parameters = _places(self.network, "_parameters")
+        self._buffers = _places(self.network, "_buffers")
+        self._modules: dict[str, nn.Module] = dict(self.network.named_modules())
+        self._dense = {name: _plain_attributes(m) for name, m in self._modules.items()}
+        self._held: dict[str, torch.Tensor] = {}
+        self._shape = Shape()
+
+    def attach(self, host: tp.pruner.BasePruner) -> Shape:
+        """Take over a host pruner that was built on the network.
+
+        Args:
+            host: just built.
+
+        Returns:
+            The dense shape, where every ticket starts.
+        """
+        self._host = host
+        nodes = list(host.DG.module2node.values())
+        self._operations = [n.module for n in nodes if type(n.module).__module__ == ops.__name__]
+        self._dependencies = [dep for node in nodes for dep in node.dependencies]
+        self._shape = self._read({})
+        return self._shape
+
+    def take_on(self, shape: Shape, values: Tensors) -> None:
+        """Become the small network of a ticket.
+
+        Args:
+            shape: of the ticket.
+            values: its parameters and buffers by name, in the small network's shapes.
+        """
+        for name in self._shape.attributes:
+            self._modules[name].__dict__.update(self._dense[name])
+        for name, attributes in shape.attributes.items():
+            self._modules[name].__dict__.update(attributes)
+        for operation, widths in zip(self._operations, shape.widths, strict=True):
+            vars(operation).update(_copied(widths))
+        for dependency, mapping in zip(self._dependencies, shape.mappings, strict=True):
+            dependency.index_mapping = list(mapping)
+        for table, content in shape.tables.items():
+            setattr(self._host, table, dict(content))
+        self._shape = shape
+        self._hold(values)
+
+    def set_gradients(self, gradients: Tensors) -> None:
+        """Give the network's parameters gradients, for importances that read them.
+
+        Args:
+            gradients: parameter name -> gradient.
+        """
+        for name, gradient in gradients.items():
+            for table, local in self._parameters[name]:
+                table[local].grad = gradient
+
+    def hold_probes(self) -> None:
+        """Put index probes in the place of the values, before the host cuts."""
+        self._hold({name: self._probe(name) for name in self._sources})
+
+    def cut_shape(self, look_closely: bool) -> Shape:
+        """Read off what the host has cut.
+
+        Args:
+            look_closely: also check tensors that the host left alone, which somebody may have
+                written to.
+
+        Returns:
+            The ticket's new shape.
+
+        Raises:
+            PruningFailed: the probes were written to, tied parameters were cut differently, or
+                modules were replaced.
+        """
+        maps = {}
+        for name in self._sources:
+            index_map = self._traced(name, look_closely)
+            if index_map is not None:
+                maps[name] = index_map
+        if list(self.network.modules()) != list(self._modules.values()):
+            raise PruningFailed(
+                "a customized pruner replaced modules of the network: change widths in place"
+            )
+        return self._read(maps)
+
+    def module(self, name: str) -> nn.Module:
+        """A module of the working network by name."""
+        return self._modules[name]
+
+    def dense_attribute(self, module: str, attribute: str) -> Any:
+        """An attribute's value in the dense network."""
+        return self._dense[module].get(attribute)
+
+    def _probe(self, name: str) -> torch.Tensor:
+        source = self._sources[name]
+        positions = torch.arange(source.numel(), dtype=torch.float64, device=source.device)
+        whole = positions.reshape(source.shape)
+        index_map = self._shape.maps.get(name)
+        return whole if index_map is None else index_map.gather(whole)
+
+    def _traced(self, name: str, look_closely: bool) -> IndexMap | None:
+        tensors = [table[local] for table, local in self._all_places(name)]
+        untouched = all(t.data_ptr() == self._held[name].data_ptr() for t in tensors)
+        if untouched and not look_closely:
+            return self._shape.maps.get(name)
+        if any(not torch.equal(tensor, tensors[0]) for tensor in tensors[1:]):
+            raise PruningFailed(
+                f"{name!r} is tied to another parameter, and the two were cut differently: untie "
+                "them, or add their layers to ignored_layers"
+            )
+        try:
+            return traced_map(tensors[0], self._sources[name].shape)
+        except InvalidTicket as error:
+            raise PruningFailed(
+                f"{name!r} does not hold its positions any more ({error}): between the groups of "
+                "step(interactive=True) cut with group.prune() only, and write to no weight"
+            ) from error
+
+    def _read(self, maps: Mapping[str, IndexMap]) -> Shape:
+        attributes = {}
+        for name, module in self._modules.items():
+            now, dense = _plain_attributes(module), self._dense[name]
+            changed = {key: value for key, value in now.items() if dense.get(key) != value}
+            if changed:
+                attributes[name] = changed
+        return Shape(
+            maps=maps,
+            attributes=attributes,
+            widths=tuple(_widths(operation) for operation in self._operations),
+            mappings=tuple(tuple(dep.index_mapping) for dep in self._dependencies),
+            tables={table: dict(getattr(self._host, table)) for table in _HOST_TABLES},
+        )
+
+    def _hold(self, values: Tensors) -> None:
+        for name, value in values.items():
+            for table, local in self._parameters.get(name, ()):
+                # The graph knows parameters by identity, so they stay and their data changes.
+                table[local].grad = None
+                table[local].data = value
+            for table, local in self._buffers.get(name, ()):
+                table[local] = value
+        self._held = dict(values)
+
+    def _all_places(self, name: str) -> Iterator[tuple[dict[str, Any], str]]:
+        yield from self._parameters.get(name, ())
+        yield from self._buffers.get(name, ())
+
+
+def _places(network: nn.Module, table_name: str) -> dict[str, Places]:
+    """Tensor name -> every (table, key) that holds it; a tied tensor has several."""
+    first_names: dict[int, str] = {}
+    places: dict[str, Places] = {}
+    for prefix, module in network.named_modules():
+        table = getattr(module, table_name)
+        for local, tensor in table.items():
+            if tensor is not None:
+                name = first_names.setdefault(id(tensor), f"{prefix}.{local}" if prefix else local)
+                places.setdefault(name, []).append((table, local))
+    return places
+
+
+def _plain_attributes(module: nn.Module) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name != "training" and is_plain(value) and not name.startswith("_version")
+    }
+
+
+def _widths(operation: nn.Module) -> dict[str, Any]:
+    return _copied({k: v for k, v in vars(operation).items() if k in _WIDTH_FIELDS})
+
+
+def _copied(widths: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, list) else v for k, v in widths.items()}
