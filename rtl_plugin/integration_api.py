@@ -39,6 +39,7 @@ from rtl_plugin.errors import UnknownTicket as UnknownTicket
 from rtl_plugin.extras import require as require
 from rtl_plugin.fingerprint import bit_equal as bit_equal
 from rtl_plugin.fingerprint import model_structure as model_structure
+from rtl_plugin.fingerprint import values_fingerprint as values_fingerprint
 from rtl_plugin.index_map import IndexMap as IndexMap
 from rtl_plugin.index_map import traced_map as traced_map
 from rtl_plugin.modes import set_aside_gradients as set_aside_gradients

@@ -12,6 +12,7 @@ from rtl_plugin.integration_api import (
     Ticket,
     TicketSet,
     model_structure,
+    values_fingerprint,
 )
 from rtl_torch_pruning.exactness import compact_only_layers
 from rtl_torch_pruning.example_run import ExampleRun
@@ -47,7 +48,7 @@ def channel_tickets(
     return TicketSet(
         tickets,
         structure=model_structure(model),
-        theta_0=point.fingerprint,
+        theta_0=values_fingerprint(point.parameters),
         schedule=schedule,
         history=history,
     )

@@ -50,8 +50,7 @@ class Cutter:
         self._work = WorkingNetwork(model)
         network = self._work.network
         translated = host_keywords(model, network, keywords, iterative_steps)
-        translated["forward_fn"] = run.forward_fn
-        self._dense_outputs = run.dense_shapes(network)
+        translated["forward_fn"] = run.trace
         with torch.enable_grad():
             self._host = HostPruner(network, run.inputs, importance, on_vanishing, **translated)
         self._roots = self._prunable_roots()
@@ -115,7 +114,7 @@ class Cutter:
         """
         small = compact_with(self._model, shape.plan, {})
         changed = {dense: now for now, dense in self.widths().values() if now != dense}
-        self._run.check_small(small, self._dense_outputs, where, suspects(self._work, changed))
+        self._run.check_small(small, where, suspects(self._work, changed))
 
     def widths(self) -> dict[str, tuple[int, int]]:
         """Layer name -> (channels now, channels of the dense network), one layer a group."""
@@ -132,11 +131,10 @@ class Cutter:
 
     def _prunable_roots(self) -> dict[str, nn.Module]:
         host, roots = self._host, {}
-        for group in host.DG.get_all_groups(
-            ignored_layers=host.ignored_layers, root_module_types=host.root_module_types
-        ):
+        for group in host.dense_groups:
             self._check_outputs(group)
             roots[host.root_name(group)] = group[0].dep.target.module
+        host.dense_groups = []
         if not roots:
             raise NothingPrunable(
                 "the dependency graph has no group of channels to cut: everything is in "

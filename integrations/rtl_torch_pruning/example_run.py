@@ -50,6 +50,7 @@ class ExampleRun:
     def __init__(self, inputs: Any, device: torch.device, forward_fn: ForwardFn | None) -> None:
         self.inputs = to_device(inputs, device)
         self.forward_fn: ForwardFn = call_network if forward_fn is None else forward_fn
+        self.dense_shapes: list[tuple[int, ...]] = []
         if next(tensors_in(self.inputs), None) is None:
             raise InvalidArgument(
                 f"example_inputs must hold a tensor that the network accepts, got {inputs!r}"
@@ -69,33 +70,36 @@ class ExampleRun:
         with torch.no_grad(), forked(derived_seed("example")):
             return self.forward_fn(network, inputs)
 
-    def dense_shapes(self, network: nn.Module) -> list[tuple[int, ...]]:
-        """Output shapes of the uncut network.
+    def trace(self, network: nn.Module, inputs: Any) -> Any:
+        """Run the uncut network for the host's trace, and remember the shapes of its outputs.
 
         Args:
             network: a copy of the user's model.
+            inputs: the example inputs, as the host hands them on.
+
+        Returns:
+            Its output.
 
         Raises:
             InvalidArgument: it does not accept the example inputs.
         """
         try:
-            output = self(network.eval())
+            with forked(derived_seed("example")):
+                output = self.forward_fn(network, inputs)
         except Exception as error:
             raise InvalidArgument(
                 f"{type(network).__name__} does not accept example_inputs "
                 f"({type(error).__name__}: {error}): pass a batch as its forward takes it, a tuple "
                 "of arguments, or a dict of keyword arguments"
             ) from error
-        return _shapes(output)
+        self.dense_shapes = _shapes(output)
+        return output
 
-    def check_small(
-        self, network: nn.Module, dense: list[tuple[int, ...]], where: object, suspects: list[str]
-    ) -> None:
+    def check_small(self, network: nn.Module, where: object, suspects: list[str]) -> None:
         """Refuse a small network that does not run, or gives outputs of another shape.
 
         Args:
             network: a small network.
-            dense: output shapes of the uncut one.
             where: for the message.
             suspects: attributes that may be stale.
 
@@ -112,10 +116,10 @@ class ExampleRun:
                 "Torch-Pruning does not know of: set it in fix_attributes=, a function of the cut "
                 f"network, or add the layers to ignored_layers{hint}"
             ) from error
-        if shapes != dense:
+        if shapes != self.dense_shapes:
             raise PruningFailed(
-                f"{where}: cutting changed the network's outputs from shapes {dense} to {shapes}: "
-                "add the output layers to ignored_layers"
+                f"{where}: cutting changed the network's outputs from shapes "
+                f"{self.dense_shapes} to {shapes}: add the output layers to ignored_layers"
             )
 
 

@@ -55,7 +55,8 @@ class RTLPruner:
     weights and are trained together by ``rtl_plugin.retrain``.
 
     Args:
-        model: the shared network at its initial (or pretrained) weights, theta_0.
+        model: the shared network; its weights at the first step (initial or pretrained) are
+            theta_0.
         example_inputs: a tensor, a tuple of arguments, or a dict of keyword arguments.
         importance: an importance of Torch-Pruning, or any callable on its groups; one that reads
             gradients has ``needs_gradients = True`` (Taylor and Hessian are known).
@@ -139,7 +140,7 @@ class RTLPruner:
             model, run, importance, self.iterative_steps, on_vanishing, fix_attributes,
             host_keywords,
         )  # fmt: skip
-        self._point = RewindPoint.capture(model)
+        self._point: RewindPoint | None = None
         self._shapes: dict[str, Shape] = dict.fromkeys(groups, self._cutter.dense)
         self._finished: dict[str, tuple[Shape, GroupRow]] = {}
         self._tickets: TicketSet | None = None
@@ -165,7 +166,7 @@ class RTLPruner:
 
         Raises:
             InvalidArgument: all rounds are done.
-            StructureMismatch: the model's weights changed since the pruner was built.
+            StructureMismatch: the model's weights changed since the first step.
             PruningFailed: nothing was cut although more was asked for, a layer would vanish, or
                 the cut network does not run.
             InvalidImportance: scores are not finite or not one a channel.
@@ -192,7 +193,7 @@ class RTLPruner:
         Raises:
             InvalidArgument: no round is finished yet.
         """
-        if not self.current_step:
+        if not self.current_step or self._point is None:
             raise InvalidArgument("there are no tickets yet: call step() first")
         if self._tickets is None:
             rows = [row.history(r.round) for r in self.reports for row in r.rows]
@@ -254,30 +255,30 @@ class RTLPruner:
 
     def _round(self, look_closely: bool) -> Iterator[Group]:
         number = self.current_step + 1
-        self._check_weights()
+        point = self._theta_0()
         with (
             train_mode(self.model),
             set_aside_gradients(self.model),
             preserved_generators(self.groups),
-            Untouched(self.model, self._point) as untouched,
+            Untouched(self.model, point) as untouched,
         ):
             for name in self.groups:
                 if name not in self._finished:
                     where = Where("RTLPruner", name, "round", number)
-                    yield from self._one_group(where, look_closely)
+                    yield from self._one_group(where, point, look_closely)
                     untouched.check(where)
         self._shapes = {name: shape for name, (shape, _) in self._finished.items()}
         self.reports.append(RoundReport(number, tuple(row for _, row in self._finished.values())))
         self._finished, self._tickets = {}, None
         self.current_step = number
 
-    def _one_group(self, where: Where, look_closely: bool) -> Iterator[Group]:
+    def _one_group(self, where: Where, point: RewindPoint, look_closely: bool) -> Iterator[Group]:
         name, number = where.group, where.number
         clock = Clock()
         before = self._shapes[name]
         with forked(derived_seed(self._training.seed, "RTLPruner", number, name)):
             ranked = trained_group(
-                self.model, self._point, before.plan, self.groups[name], where, self._training
+                self.model, point, before.plan, self.groups[name], where, self._training
             )
         clock.stop("train")
         with forked(derived_seed(self._training.seed, "rank", number, name)):
@@ -291,20 +292,24 @@ class RTLPruner:
         cut.check(where)
         self._cutter.check_small(shape, where)
         clock.stop("check")
-        row = cut.row(name, self._point.parameters, ranked, clock.seconds)
+        row = cut.row(name, point.parameters, ranked, clock.seconds)
         self._finished[name] = (shape, row)
         self._progress.say(
             f"round {number}/{self.iterative_steps}, {name}: {row.achieved:.1%} of the channels "
             f"removed, {row.parameters:,} of {row.dense_parameters:,} parameters left"
         )
 
-    def _check_weights(self) -> None:
+    def _theta_0(self) -> RewindPoint:
+        """Where every round starts: the weights at the first one."""
+        if self._point is None:
+            self._point = RewindPoint.capture(self.model, fingerprint=False)
         for name, parameter in self.model.named_parameters():
             if not bit_equal(parameter.detach(), self._point.parameters[name]):
                 raise StructureMismatch(
-                    f"the model's {name!r} changed since the pruner was built, so rounds would not "
-                    "start from the same theta_0: load or train weights before building RTLPruner"
+                    f"the model's {name!r} changed since the first round, so rounds would not "
+                    "start from the same theta_0: load or train weights before the first step()"
                 )
+        return self._point
 
 
 def _check_kinds(model: Any, groups: Any, on_vanishing: Any) -> None:

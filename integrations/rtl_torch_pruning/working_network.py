@@ -17,8 +17,8 @@ from rtl_plugin.integration_api import (
     InvalidTicket,
     PruningFailed,
     is_plain,
-    traced_map,
 )
+from rtl_torch_pruning.probes import Probe, whole_kernel_weights
 
 Tensors = Mapping[str, torch.Tensor]
 Places = list[tuple[dict[str, Any], str]]
@@ -65,17 +65,7 @@ class WorkingNetwork:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        try:
-            self.network: nn.Module = copy.deepcopy(model)
-        except Exception as error:
-            raise InvalidArgument(
-                f"{type(model).__name__} cannot be deep-copied ({type(error).__name__}: {error}): "
-                "keep only parameters, buffers and plain values as attributes"
-            ) from error
-        for parameter in self.network.parameters():
-            # The host finds layers by their gradients and leaves frozen ones out in silence.
-            parameter.requires_grad_(parameter.is_floating_point())
-        self._sources = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self.network = _twin(model)
         self._parameters = _places(self.network, "_parameters")
         self._buffers = _places(self.network, "_buffers")
         self._modules: dict[str, nn.Module] = dict(self.network.named_modules())
@@ -96,6 +86,12 @@ class WorkingNetwork:
         nodes = list(host.DG.module2node.values())
         self._operations = [n.module for n in nodes if type(n.module).__module__ == ops.__name__]
         self._dependencies = [dep for node in nodes for dep in node.dependencies]
+        by_kernel = whole_kernel_weights(self.network, host.DG.CUSTOMIZED_PRUNERS)
+        tensors = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        self._probes = {
+            name: Probe(tuple(tensor.shape), tensor.device, name in by_kernel)
+            for name, tensor in tensors.items()
+        }
         self._shape = self._read({})
         return self._shape
 
@@ -106,8 +102,8 @@ class WorkingNetwork:
             shape: of the ticket.
             values: its parameters and buffers by name, in the small network's shapes.
         """
-        for name in self._shape.attributes:
-            self._modules[name].__dict__.update(self._dense[name])
+        for name, module in self._modules.items():
+            module.__dict__.update(self._dense[name])
         for name, attributes in shape.attributes.items():
             self._modules[name].__dict__.update(attributes)
         for operation, widths in zip(self._operations, shape.widths, strict=True):
@@ -131,7 +127,8 @@ class WorkingNetwork:
 
     def hold_probes(self) -> None:
         """Put index probes in the place of the values, before the host cuts."""
-        self._hold({name: self._probe(name) for name in self._sources})
+        maps = self._shape.maps
+        self._hold({n: probe.positions(maps.get(n)) for n, probe in self._probes.items()})
 
     def cut_shape(self, look_closely: bool) -> Shape:
         """Read off what the host has cut.
@@ -148,7 +145,7 @@ class WorkingNetwork:
                 modules were replaced.
         """
         maps = {}
-        for name in self._sources:
+        for name in self._probes:
             index_map = self._traced(name, look_closely)
             if index_map is not None:
                 maps[name] = index_map
@@ -166,13 +163,6 @@ class WorkingNetwork:
         """An attribute's value in the dense network."""
         return self._dense[module].get(attribute)
 
-    def _probe(self, name: str) -> torch.Tensor:
-        source = self._sources[name]
-        positions = torch.arange(source.numel(), dtype=torch.float64, device=source.device)
-        whole = positions.reshape(source.shape)
-        index_map = self._shape.maps.get(name)
-        return whole if index_map is None else index_map.gather(whole)
-
     def _traced(self, name: str, look_closely: bool) -> IndexMap | None:
         tensors = [table[local] for table, local in self._all_places(name)]
         untouched = all(t.data_ptr() == self._held[name].data_ptr() for t in tensors)
@@ -184,7 +174,7 @@ class WorkingNetwork:
                 "them, or add their layers to ignored_layers"
             )
         try:
-            return traced_map(tensors[0], self._sources[name].shape)
+            return self._probes[name].read(tensors[0])
         except InvalidTicket as error:
             raise PruningFailed(
                 f"{name!r} does not hold its positions any more ({error}): between the groups of "
@@ -219,6 +209,23 @@ class WorkingNetwork:
     def _all_places(self, name: str) -> Iterator[tuple[dict[str, Any], str]]:
         yield from self._parameters.get(name, ())
         yield from self._buffers.get(name, ())
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """A copy with parameters of its own over the model's memory, until they are given values."""
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        # The host finds layers by their gradients and leaves frozen ones out in silence.
+        trainable = parameter.is_floating_point()
+        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=trainable)
+    try:
+        twin: nn.Module = copy.deepcopy(model, memo)
+    except Exception as error:
+        raise InvalidArgument(
+            f"{type(model).__name__} cannot be deep-copied ({type(error).__name__}: {error}): "
+            "keep only parameters, buffers and plain values as attributes"
+        ) from error
+    return twin
 
 
 def _places(network: nn.Module, table_name: str) -> dict[str, Places]:

@@ -33,11 +33,12 @@ class RewindPoint:
     step: int = 0
 
     @staticmethod
-    def capture(model: nn.Module) -> "RewindPoint":
+    def capture(model: nn.Module, fingerprint: bool = True) -> "RewindPoint":
         """Copy a model's parameters and buffers.
 
         Args:
             model: the network, unchanged by this.
+            fingerprint: False leaves it empty, where nobody compares it.
 
         Returns:
             The rewind point at step 0.
@@ -51,7 +52,11 @@ class RewindPoint:
         trainable = tuple(name for name, p in model.named_parameters() if p.requires_grad)
         persistent = tuple(persistent_buffers(model))
         return RewindPoint(
-            parameters, buffers, persistent, trainable, values_fingerprint(parameters)
+            parameters,
+            buffers,
+            persistent,
+            trainable,
+            values_fingerprint(parameters) if fingerprint else "",
         )
 
     def leaves(self) -> dict[str, torch.Tensor]:
