@@ -83,29 +83,65 @@ def decode_channels(
     if header is None:
         return None
     try:
-        lists = [take(f"channels.{position}.{j}") for j in range(header["lists"])]
-        maps = {entry["name"]: _index_map(entry, lists) for entry in header["tensors"]}
-        if len(maps) != len(header["tensors"]):
-            raise DamagedFile("a channel plan lists a tensor twice")
-        attributes = {module: _plain(v) for module, v in header["attributes"].items()}
-        plan = ChannelPlan(maps, attributes, tuple(header["compact_only"]))
+        plan = _plan(header, position, take)
         plan.check_masks(masks)
-    except (KeyError, TypeError, AttributeError, IndexError, InvalidTicket) as error:
+    except (InvalidTicket, RecursionError) as error:
         raise DamagedFile(f"the channel plan of ticket {position} is malformed: {error}") from error
     return plan
 
 
-def _index_map(entry: Mapping[str, Any], lists: list[torch.Tensor]) -> IndexMap:
-    shape = tuple(entry["shape"])
-    if not all(type(size) is int and size > 0 for size in shape):
+def _plan(header: Any, position: int, take: Callable[[str], torch.Tensor]) -> ChannelPlan:
+    _check(header, {"tensors": list, "lists": int, "attributes": dict, "compact_only": list})
+    lists = [take(f"channels.{position}.{j}") for j in range(header["lists"])]
+    unused = set(range(len(lists)))
+    maps: dict[str, IndexMap] = {}
+    for entry in header["tensors"]:
+        index_map = _index_map(entry, lists, unused)
+        if entry["name"] in maps:
+            raise DamagedFile("a channel plan lists a tensor twice")
+        maps[entry["name"]] = index_map
+    if unused or header["lists"] < 0:
+        raise DamagedFile("a channel plan has lists of positions that no tensor uses")
+    if not all(isinstance(values, dict) for values in header["attributes"].values()):
+        raise DamagedFile("a channel plan's attributes are not listed by module")
+    if not all(isinstance(reason, str) for reason in header["compact_only"]):
+        raise DamagedFile("a channel plan gives a reason that is no text")
+    attributes = {
+        module: {name: _tuples(value) for name, value in values.items()}
+        for module, values in header["attributes"].items()
+    }
+    return ChannelPlan(maps, attributes, tuple(header["compact_only"]))
+
+
+def _index_map(entry: Any, lists: list[torch.Tensor], unused: set[int]) -> IndexMap:
+    by_entry = isinstance(entry, dict) and "entries" in entry
+    _check(
+        entry, {"name": str, "shape": list, **({"entries": int} if by_entry else {"axes": list})}
+    )
+    shape = entry["shape"]
+    # Beyond 63 bits no tensor has a size, and beyond 64 dimensions torch gives up.
+    if len(shape) > 64 or not all(type(size) is int and 0 < size < 2**63 for size in shape):
         raise DamagedFile(f"a channel plan speaks of a tensor of shape {str(shape)[:80]}")
-    if "entries" in entry:
-        return IndexMap(shape, entries=lists[entry["entries"]])
-    return IndexMap(shape, tuple(None if n is None else lists[n] for n in entry["axes"]))
+    numbers = [entry["entries"]] if by_entry else entry["axes"]
+    for number in numbers:
+        if number is None and not by_entry:
+            continue
+        if type(number) is not int or not 0 <= number < len(lists):
+            raise DamagedFile(f"a channel plan has no list of positions {str(number)[:40]!r}")
+        unused.discard(number)
+    if by_entry:
+        return IndexMap(tuple(shape), entries=lists[numbers[0]])
+    return IndexMap(tuple(shape), tuple(None if n is None else lists[n] for n in numbers))
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _tuples(value) for name, value in values.items()}
+def _check(fields: Any, kinds: Mapping[str, type]) -> None:
+    """Exactly these keys, of exactly these types: a bool is no number."""
+    if not isinstance(fields, dict) or fields.keys() != kinds.keys():
+        came = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
+        raise DamagedFile(f"a channel plan needs {sorted(kinds)}, got {str(came)[:120]}")
+    for key, kind in kinds.items():
+        if type(fields[key]) is not kind or fields[key] == "":
+            raise DamagedFile(f"field {key!r} of a channel plan is of the wrong kind")
 
 
 def _tuples(value: Any) -> Any:

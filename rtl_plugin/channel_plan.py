@@ -12,6 +12,7 @@ from rtl_plugin.errors import InvalidTicket, StructureMismatch
 from rtl_plugin.index_map import IndexMap
 
 Attributes = Mapping[str, Mapping[str, Any]]
+_ABSENT = object()
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,9 @@ class ChannelPlan:
                 raise StructureMismatch(f"the channel plan cuts {name!r}, which has no mask")
         modules = dict(model.named_modules())
         for module, values in self.attributes.items():
-            unknown = [name for name in values if not hasattr(modules.get(module), name)]
+            # What is no plain data now (a method, the parameters) no pruner sets.
+            known = vars(modules[module]) if module in modules else {}
+            unknown = [name for name in values if not is_plain(known.get(name, _ABSENT))]
             if unknown:
                 raise StructureMismatch(
                     f"the channel plan sets {unknown[0]!r} of {module!r}, which the model has not: "

@@ -158,7 +158,7 @@ def scatter_back(small: nn.Module, model: nn.Module, ticket: Ticket) -> None:
     for name, parameter in parameters.items():
         write_back(plan, name, trained[name], ticket.state.get(name, parameter))
     for name, buffer in persistent_buffers(model).items():
-        own = ticket.state.get(name, buffer).detach().clone()
+        own = ticket.state.get(name, buffer).detach().to(buffer, copy=True)
         write_back(plan, name, trained[name], own)
         ticket.state[name] = own
 
@@ -171,7 +171,7 @@ def write_back(
     Args:
         plan: of the small network; None where nothing is cut.
         name: the tensor's name.
-        small: its values.
+        small: its values, of any dtype and on any device.
         shared: receives them, in place.
 
     Example:
@@ -181,7 +181,7 @@ def write_back(
     """
     with torch.no_grad():
         if plan is not None and name in plan.maps:
-            plan.maps[name].scatter(small.detach(), shared)
+            plan.maps[name].scatter(small.detach().to(shared), shared)
         else:
             shared.copy_(small)
 

@@ -1,5 +1,6 @@
 """Which entries of a shared tensor a smaller tensor holds."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,7 +76,13 @@ class IndexMap:
             Tensor of shape ``small_shape``.
         """
         if self.entries is not None:
-            return shared.reshape(-1)[self.entries.to(shared.device)]
+            # Indexing with a tensor of no dimensions would give a view.
+            flat = shared.reshape(-1).index_select(0, self.entries.to(shared.device).reshape(-1))
+            return flat.reshape(self.entries.shape)
+        if self._kernels is not None and shared.is_contiguous():
+            kernels = shared.reshape(-1, math.prod(self.shape[2:]))
+            chosen = kernels.index_select(0, self._kernels.to(shared.device))
+            return chosen.reshape(self.small_shape)
         small = shared
         for dim, kept in enumerate(self.axes):
             if kept is not None:
@@ -96,6 +103,11 @@ class IndexMap:
                 if not shared.is_contiguous():
                     shared.copy_(flat.reshape(shared.shape))
                 return
+            if self._kernels is not None and shared.is_contiguous():
+                kernels = shared.view(-1, math.prod(self.shape[2:]))
+                rows = small.reshape(-1, kernels.shape[1])
+                kernels.index_copy_(0, self._kernels.to(shared.device), rows)
+                return
             self._scatter(small, shared, 0)
 
     def _scatter(self, small: torch.Tensor, shared: torch.Tensor, start: int) -> None:
@@ -112,6 +124,19 @@ class IndexMap:
         self._scatter(small, rows, cut[0] + 1)
         shared.index_copy_(cut[0], kept, rows)
 
+    def positions(self, dtype: torch.dtype) -> torch.Tensor:
+        """Where the small tensor's entries lie in the shared one: flat positions, on the CPU.
+
+        Args:
+            dtype: of the result; it must hold the positions exactly.
+
+        Returns:
+            Tensor of shape ``small_shape``.
+        """
+        if self.entries is not None:
+            return self.entries.cpu().to(dtype)
+        return _positions(self.axes, self.shape, dtype).expand(self.small_shape).contiguous()
+
     def mask(self) -> torch.Tensor:
         """True at the kept entries: bool tensor of shape ``shape`` on the CPU."""
         mask = torch.zeros(self.shape, dtype=torch.bool)
@@ -126,6 +151,19 @@ class IndexMap:
         """
         axes = tuple(None if kept is None else kept.to(device) for kept in self.axes)
         return IndexMap(self.shape, axes, None if self.entries is None else self.entries.to(device))
+
+    @functools.cached_property
+    def _kernels(self) -> torch.Tensor | None:
+        """Positions of whole kernels, for convolutions cut on both sides: one copy, not two.
+
+        None where the kernels are too small to be worth a list of their own.
+        """
+        if self.entries is not None or len(self.shape) < 3 or math.prod(self.shape[2:]) < 4:
+            return None
+        outer, inner, *rest = self.axes
+        if outer is None or inner is None or any(kept is not None for kept in rest):
+            return None
+        return (outer[:, None] * self.shape[1] + inner).reshape(-1)
 
     def _kept(self, dim: int, device: torch.device) -> torch.Tensor:
         kept = self.axes[dim]
@@ -151,36 +189,49 @@ def traced_map(probe: torch.Tensor, shape: Sequence[int]) -> IndexMap | None:
         >>> traced_map(whole[1:, :2], (2, 3)).axes
         (tensor([1]), tensor([0, 1]))
     """
-    shape, entries = tuple(shape), probe.detach().to("cpu", torch.int64)
-    if entries.numel() == 0:
+    shape, probe = tuple(shape), probe.detach().cpu()
+    if probe.numel() == 0:
+        if tuple(probe.shape) == shape:
+            return None
         raise InvalidTicket(f"nothing is left of a tensor of shape {shape}")
-    if tuple(entries.shape) == shape and _is_outer(entries, (None,) * len(shape), shape):
-        return None
-    if entries.dim() == len(shape):
-        axes = tuple(_axis(entries, dim, shape) for dim in range(len(shape)))
-        if _is_outer(entries, axes, shape):
-            return IndexMap(shape, axes)
+    if probe.dim() == len(shape):
+        axes = tuple(_axis(probe, dim, shape) for dim in range(len(shape)))
+        if _is_outer(probe, axes, shape):
+            return None if all(kept is None for kept in axes) else IndexMap(shape, axes)
+    entries = probe.to(torch.int64)
+    if not torch.equal(entries.to(probe.dtype), probe):
+        raise InvalidTicket(
+            "what is left of a traced tensor are not positions: they are no integers"
+        )
     return IndexMap(shape, entries=entries.contiguous())
 
 
-def _axis(entries: torch.Tensor, dim: int, shape: tuple[int, ...]) -> torch.Tensor | None:
-    """Positions along one dimension, read off the first line of entries in that direction."""
+def _axis(probe: torch.Tensor, dim: int, shape: tuple[int, ...]) -> torch.Tensor | None:
+    """Positions along one dimension, read off the first line of a probe in that direction."""
+    line = probe[tuple(slice(None) if d == dim else 0 for d in range(probe.dim()))]
     stride = math.prod(shape[dim + 1 :])
-    line = entries.movedim(dim, 0).flatten(1)[:, 0] if entries.dim() > 1 else entries
-    kept = line.div(stride, rounding_mode="floor") % shape[dim]
-    return None if torch.equal(kept, torch.arange(shape[dim])) else kept.contiguous()
+    kept = line.to(torch.int64).div(stride, rounding_mode="floor") % shape[dim]
+    return None if torch.equal(kept, torch.arange(shape[dim])) else kept
 
 
-def _is_outer(entries: torch.Tensor, axes: _Axes, shape: tuple[int, ...]) -> bool:
-    """Whether a cut by whole positions of dimensions leaves exactly these entries."""
-    expected = torch.zeros((), dtype=torch.int64)
+def _is_outer(probe: torch.Tensor, axes: _Axes, shape: tuple[int, ...]) -> bool:
+    """Whether a cut by whole positions of dimensions leaves exactly this probe."""
     for dim, kept in enumerate(axes):
-        positions = torch.arange(shape[dim]) if kept is None else kept
-        if bool((positions.diff() <= 0).any()) or positions.numel() != entries.shape[dim]:
+        if kept is not None and bool((kept.diff() <= 0).any()):
             return False
-        step = positions * math.prod(shape[dim + 1 :])
-        expected = expected + step.reshape(-1, *(1,) * (len(shape) - dim - 1))
-    return torch.equal(entries, expected.expand(entries.shape))
+        if (shape[dim] if kept is None else kept.numel()) != probe.shape[dim]:
+            return False
+    return torch.equal(probe, _positions(axes, shape, probe.dtype).expand(probe.shape))
+
+
+def _positions(axes: _Axes, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Flat positions of what axes keep, made without the whole tensor's."""
+    total = torch.zeros((), dtype=dtype)
+    for dim, kept in enumerate(axes):
+        positions = torch.arange(shape[dim]) if kept is None else kept.cpu()
+        steps = (positions * math.prod(shape[dim + 1 :])).to(dtype)
+        total = total + steps.reshape(-1, *(1,) * (len(shape) - dim - 1))
+    return total
 
 
 def _check_positions(positions: torch.Tensor, size: int, what: str) -> None:

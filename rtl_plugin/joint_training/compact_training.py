@@ -56,10 +56,9 @@ class CompactTraining(SharedTraining):
         super().__init__(model, tickets, private, optimizer, device, own_statistics)
         self._networks = {t: compact_with(model, plan, {}) for t, plan in self._plans.items()}
         self._places = {t: dict(net.named_parameters()) for t, net in self._networks.items()}
-        for ticket, network in self._networks.items():
-            network.train()
+        for ticket in self._networks:
             self._load_buffers(ticket)
-        self._gradients: dict[str, torch.Tensor] = {}
+        self._small: dict[str, nn.Parameter] = {}
 
     def _is_trained(self, name: str) -> bool:
         # Cutting channels cuts frozen parameters too; they stay as they are.
@@ -82,7 +81,9 @@ class CompactTraining(SharedTraining):
         if not self._own_statistics:
             self._load_buffers(ticket)
         self.optimizer.zero_grad(set_to_none=True)
-        value = checked_loss(loss, self._networks[ticket], to_device(batch, self._device), where)
+        network = self._networks[ticket]
+        network.train()  # an earlier loss may have said eval()
+        value = checked_loss(loss, network, to_device(batch, self._device), where)
         value.backward()
         if not self._own_statistics:
             self._collect_buffers(ticket)
@@ -93,7 +94,7 @@ class CompactTraining(SharedTraining):
         self, sources: Mapping[str, torch.Tensor], places: Mapping[str, nn.Parameter], where: Where
     ) -> None:
         """Hand the small network's gradients to the leaves, or set them aside for the update."""
-        self._gradients = {}
+        self._small = {}
         for name, place in places.items():
             leaf = sources[name]
             if leaf.grad is not None:
@@ -104,7 +105,7 @@ class CompactTraining(SharedTraining):
             if place.grad is None:
                 continue
             if name in self._update.parameters:
-                self._gradients[name] = place.grad
+                self._small[name] = place
             else:
                 leaf.grad = place.grad
 
@@ -122,18 +123,18 @@ class CompactTraining(SharedTraining):
         """
         if look:
             self._check_gradients(where)
-        self._gathered_update.step(ticket, self._gradients)
+        self._gathered_update.step(ticket, self._small)
         if self.scheduler is not None:
             self.scheduler.step()
 
     def _check_gradients(self, where: Where) -> None:
-        if not self._gradients:
+        if not self._small:
             raise InvalidLoss(
                 f"{where}: no parameter that was cut received a gradient: the loss must depend on "
                 f"{', '.join(list(self._update.parameters)[:3])}"
             )
-        for name, gradient in self._gradients.items():
-            if not bool(torch.isfinite(gradient).all()):
+        for name, place in self._small.items():
+            if place.grad is not None and not bool(torch.isfinite(place.grad).all()):
                 raise TrainingDiverged(
                     f"{where}: the loss is finite, but its gradient for {name!r} is not (a root or "
                     "logarithm at zero does that): make the loss differentiable where it is used"

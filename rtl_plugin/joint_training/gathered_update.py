@@ -34,7 +34,9 @@ class GatheredUpdate(TicketUpdates):
         >>> optimizer = torch.optim.AdamW([weight], lr=0.1, weight_decay=0.5)
         >>> maps = {"a": {"w": IndexMap((2,), (torch.tensor([0]),))}}
         >>> update = GatheredUpdate(optimizer, {"w": weight}, maps)
-        >>> update.step("a", {"w": torch.ones(1)}); weight.detach()
+        >>> small = maps["a"]["w"].gather(weight.detach())
+        >>> small.grad = torch.ones(1)
+        >>> update.step("a", {"w": small}); weight.detach()
         tensor([0.8500, 1.0000])
 
     Source:
@@ -50,39 +52,39 @@ class GatheredUpdate(TicketUpdates):
         super().__init__(optimizer, parameters, maps)
         self._maps = maps
 
-    def step(self, ticket: str, gradients: Mapping[str, torch.Tensor]) -> None:
+    def step(self, ticket: str, small: Mapping[str, torch.Tensor]) -> None:
         """Step the optimizer for one ticket.
 
         Args:
             ticket: whose gradients they are.
-            gradients: parameter name -> gradient of the small tensor; a parameter without one
-                is left out of the step.
+            small: parameter name -> the ticket's present small tensor, with its gradient; it is
+                updated too. A parameter that is not named, is left out of the step.
 
         Raises:
             UnsupportedOptimizer: it makes element-wise state later than in a first step.
         """
         maps = self._maps[ticket]
-        with torch.no_grad(), self._holding_small(ticket, gradients) as moments:
+        with torch.no_grad(), self._holding_small(ticket, small) as moments:
             self._optimizer.step()
-            for name in gradients:
+            for name in small:
                 self._keep(ticket, name, maps.get(name), moments[name])
 
     @contextmanager
     def _holding_small(
-        self, ticket: str, gradients: Mapping[str, torch.Tensor]
+        self, ticket: str, tensors: Mapping[str, torch.Tensor]
     ) -> Iterator[dict[str, dict[str, torch.Tensor]]]:
         """Shared leaves and their state hold the ticket's small tensors; yields full moments."""
-        whole = {name: self.parameters[name].data for name in gradients}
+        whole = {name: self.parameters[name].data for name in tensors}
         moments: dict[str, dict[str, torch.Tensor]] = {}
         try:
-            for name, gradient in gradients.items():
+            for name, tensor in tensors.items():
                 leaf, index_map = self.parameters[name], self._maps[ticket].get(name)
                 state = self._optimizer.state[leaf]
                 moments[name] = {k: v for k, v in state.items() if is_elementwise(v, leaf)}
                 if index_map is not None:
-                    leaf.data = index_map.gather(leaf.data)
+                    leaf.data = tensor.detach()
                     state.update({k: index_map.gather(v) for k, v in moments[name].items()})
-                leaf.grad = gradient
+                leaf.grad = tensor.grad
                 state.update(self._single[ticket][name])
             yield moments
         finally:
