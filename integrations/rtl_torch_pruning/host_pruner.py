@@ -7,7 +7,12 @@ import torch_pruning as tp
 from torch_pruning.dependency import Group
 from torch_pruning.pruner.importance import ActivationImportance, OBDCImportance
 
-from rtl_plugin.integration_api import InvalidArgument, InvalidImportance, PruningFailed
+from rtl_plugin.integration_api import (
+    DataGroups,
+    InvalidArgument,
+    InvalidImportance,
+    PruningFailed,
+)
 
 OnVanishing = Literal["error", "keep"]
 
@@ -93,15 +98,26 @@ class HostPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         return False
 
 
-def check_importance(importance: Any) -> None:
-    """Refuse an importance that RTLPruner cannot feed.
+def check_arguments(model: Any, groups: Any, importance: Any, on_vanishing: Any) -> None:
+    """Refuse arguments of another kind, and importances that RTLPruner cannot feed.
 
     Args:
+        model: the user's.
+        groups: the user's.
         importance: the user's.
+        on_vanishing: the user's.
 
     Raises:
-        InvalidArgument: it is not callable, or needs hooks on the network that it ranks.
+        InvalidArgument: naming the argument.
     """
+    if not isinstance(model, torch.nn.Module) or not isinstance(groups, DataGroups):
+        raise InvalidArgument(
+            "RTLPruner takes an nn.Module and groups=DataGroups, got "
+            f"{type(model).__name__} and {type(groups).__name__}: make groups with "
+            "DataGroups.from_labels, from_metadata, from_clusters or from_loaders"
+        )
+    if on_vanishing not in ("error", "keep"):
+        raise InvalidArgument(f'on_vanishing must be "error" or "keep", got {on_vanishing!r}')
     if not callable(importance):
         raise InvalidArgument(
             f"importance must be callable on a group of Torch-Pruning, got {importance!r}: for "

@@ -38,7 +38,7 @@ from rtl_torch_pruning.example_run import ExampleRun
 from rtl_torch_pruning.group_training import Train, TrainingSettings, trained_group
 from rtl_torch_pruning.host_pruner import (
     OnVanishing,
-    check_importance,
+    check_arguments,
     needs_gradients,
     squares_gradients,
 )
@@ -124,8 +124,7 @@ class RTLPruner:
         progress: bool = True,
         **host_keywords: Any,
     ) -> None:
-        _check_kinds(model, groups, on_vanishing)
-        check_importance(importance)
+        check_arguments(model, groups, importance, on_vanishing)
         self.model, self.groups = model, groups
         self.iterative_steps = whole_number("iterative_steps", iterative_steps, 1)
         self.current_step = 0
@@ -310,14 +309,3 @@ class RTLPruner:
                     "start from the same theta_0: load or train weights before the first step()"
                 )
         return self._point
-
-
-def _check_kinds(model: Any, groups: Any, on_vanishing: Any) -> None:
-    if not isinstance(model, nn.Module) or not isinstance(groups, DataGroups):
-        raise InvalidArgument(
-            "RTLPruner takes an nn.Module and groups=DataGroups, got "
-            f"{type(model).__name__} and {type(groups).__name__}: make groups with "
-            "DataGroups.from_labels, from_metadata, from_clusters or from_loaders"
-        )
-    if on_vanishing not in ("error", "keep"):
-        raise InvalidArgument(f'on_vanishing must be "error" or "keep", got {on_vanishing!r}')

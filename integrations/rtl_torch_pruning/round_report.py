@@ -24,6 +24,11 @@ class GroupRow:
         left_whole: layers that the host left whole because cutting would have emptied one.
         note: what is unusual, or empty.
         seconds: part of the work ("train", "rank and cut", "check") -> seconds.
+
+    Example:
+        >>> row = GroupRow("a", 0.5, 0.5, {"conv": (4, 8)}, 40, 80, None, 0, (), "", {})
+        >>> row.history(round=1)["widths"]
+        {'conv': [4, 8]}
     """
 
     group: str
