@@ -18,10 +18,14 @@ class _Made:
     network: nn.Module
     sources: tuple[torch.Tensor, ...]
     versions: tuple[tuple[int, int], ...]
+    memory: tuple[torch.Tensor, ...]  # held, so that no later value comes to lie at its address
 
 
 class CompactStrategy:
     """Runs small networks, made when first asked for and again after a change of their weights.
+
+    Outputs carry gradients to the inputs, not to weights. A write through ``.data`` leaves no trace
+    and is not seen.
 
     Args:
         model: the network whose present parameters are used at every call.
@@ -77,8 +81,11 @@ class CompactStrategy:
         versions = tuple(_version(tensor) for tensor in sources)
         made = self._made.get(ticket)
         if made is None or not _same(made, sources, versions):
-            with self._lock:
-                made = _Made(self.export(ticket), sources, versions)
+            # Made under inference_mode(), it could not run outside.
+            with self._lock, torch.inference_mode(False):
+                network = self.export(ticket).requires_grad_(False)
+                memory = tuple(tensor.detach() for tensor in sources)
+                made = _Made(network, sources, versions, memory)
                 self._made[ticket] = made
         return made.network
 

@@ -12,6 +12,7 @@ from torch import nn
 from rtl_plugin import MixtureOfMasks, Ticket, TicketSet
 from rtl_plugin.prunable import Prunable, select_prunable
 from rtl_plugin.structure import persistent_buffers
+from tests.channels.zoo import ChannelNet, channel_tickets, small_layer_norm
 from tests.models import Network
 
 NAMES = ("a", "b", "c", "d")
@@ -67,6 +68,8 @@ def random_tickets(
 
 def plain_copy(model: nn.Module, ticket: Ticket) -> nn.Module:
     """One ticket's subnetwork as a module of its own."""
+    if ticket.channels is not None and ticket.channels.compact_only:
+        return small_layer_norm(model, ticket).eval()
     plain = copy.deepcopy(model)
     tensors = dict(plain.named_parameters()) | dict(plain.named_buffers())
     with torch.no_grad():
@@ -90,7 +93,9 @@ def served(
 ) -> tuple[nn.Module, MixtureOfMasks, Network]:
     torch.manual_seed(3)
     model = network.build().to(dtype)
-    return model, MixtureOfMasks(model, random_tickets(model), strategy=strategy), network
+    channels = isinstance(network, ChannelNet)
+    tickets = channel_tickets(network, model, NAMES) if channels else random_tickets(model)
+    return model, MixtureOfMasks(model, tickets, strategy=strategy), network
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
