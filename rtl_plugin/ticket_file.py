@@ -1,5 +1,6 @@
 """The ticket file: plain data in and out (docs/ticket-file.md is its specification)."""
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from rtl_plugin.channel_file import decode_channels, encode_channels
 from rtl_plugin.channel_plan import ChannelPlan
 from rtl_plugin.checkpoint import pack_mask, read_file, unpack_mask, write_file
 from rtl_plugin.errors import DamagedFile
+from rtl_plugin.fingerprint import structure_fingerprint, values_fingerprint
 
 Tensors = Mapping[str, torch.Tensor]
 T = TypeVar("T")
@@ -105,6 +107,30 @@ def load(path: str | os.PathLike[str], kind: str = "tickets") -> TicketFile:
         return _decoded(_Header(header), dict(tensors))
     except DamagedFile as error:
         raise DamagedFile(f"{path}: {error}") from error
+
+
+def tickets_fingerprint(content: TicketFile) -> str:
+    """SHA-256 over what training does not change: names, masks and channel plans.
+
+    Args:
+        content: the tickets as plain data.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> record = TicketRecord("a", {"w": torch.tensor([True])}, {})
+        >>> len(tickets_fingerprint(TicketFile([record], {})))
+        64
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    plans = []
+    for position, ticket in enumerate(content.tickets):
+        if ticket.channels is not None:
+            plans.append(encode_channels(ticket.channels, position, tensors))
+        tensors |= {f"{ticket.name}/{name}": mask for name, mask in ticket.masks.items()}
+    described = values_fingerprint(tensors)
+    return structure_fingerprint([(described + json.dumps(plans), ())]) if plans else described
 
 
 class _Header:

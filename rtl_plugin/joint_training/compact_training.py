@@ -128,7 +128,7 @@ class CompactTraining(SharedTraining):
             self.scheduler.step()
 
     def _check_gradients(self, where: Where) -> None:
-        if not self._small:
+        if self._update.parameters and not self._small:
             raise InvalidLoss(
                 f"{where}: no parameter that was cut received a gradient: the loss must depend on "
                 f"{', '.join(list(self._update.parameters)[:3])}"

@@ -17,7 +17,7 @@ from rtl_plugin.errors import (
     MaskBypassed,
     StructureMismatch,
 )
-from rtl_plugin.fingerprint import bit_equal, model_structure, model_values, values_fingerprint
+from rtl_plugin.fingerprint import bit_equal, model_structure, model_values
 from rtl_plugin.joint_training.compact_training import CompactTraining
 from rtl_plugin.joint_training.epoch_checkpoint import load_epoch, save_epoch
 from rtl_plugin.joint_training.group_batches import GroupBatches, balanced_length
@@ -29,6 +29,7 @@ from rtl_plugin.optimizers import OptimizerFactory, describe_optimizer
 from rtl_plugin.progress import Progress
 from rtl_plugin.run_folder import RunFolder
 from rtl_plugin.structure import device_of, install_state, parameters_of
+from rtl_plugin.ticket_file import tickets_fingerprint
 from rtl_plugin.tickets import TicketSet
 from rtl_plugin.training_step import Loss, LossLog, Where
 
@@ -177,7 +178,7 @@ class _Retraining:
             for epoch in range(done + 1, self._settings.epochs + 1):
                 rows += self._one_epoch(epoch, rows, folder, progress)
         except BaseException:
-            install_state(self._model, self._finished)
+            install_state(self._model, {**self._finished, **self._own_buffers})
             raise
         if folder is not None and not folder.tickets.exists():
             self._tickets.save(folder.tickets)
@@ -242,15 +243,10 @@ class _Retraining:
     def _arguments(self, weights: str | None, folder: RunFolder) -> dict[str, Any]:
         if weights is None:  # resumed: the model may hold any weights, the checkpoint has the right
             weights = folder.read_json(folder.arguments).get("weights")
-        masks = {
-            f"{ticket}/{name}": mask
-            for ticket in self._tickets
-            for name, mask in self._tickets[ticket].masks.items()
-        }
         return {
             "model": model_structure(self._model),
             "weights": weights,
-            "tickets": values_fingerprint(masks),
+            "tickets": tickets_fingerprint(self._tickets.to_file()),
             "groups": self._groups.signature(),
             "loss": callable_name(self._loss),
             "optimizer": describe_optimizer(self._training.optimizer, self._training.scheduler),
