@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from rtl_plugin.integration_api import InvalidArgument, SparsitySchedule, whole_
 
 # Torch-Pruning shares and fills these defaults between pruners, so every pruner gets its own.
 _MUTABLE_DEFAULTS = ("in_channel_groups", "out_channel_groups", "num_heads", "channel_groups")
+_RATIO_TABLES = ("pruning_ratio_dict", "head_pruning_ratio_dict", "ch_sparsity_dict")
 _OURS = ("self", "model", "example_inputs", "importance")
 
 
@@ -41,6 +42,14 @@ def host_keywords(
             f"Torch-Pruning's BasePruner has no keyword {unknown[0]!r}; it has {', '.join(known)}"
         )
     whole_number("iterative_steps", steps, 1)
+    _check_tables(given)
+    for key in given.get("customized_pruners") or ():
+        if not isinstance(key, type):
+            raise InvalidArgument(
+                "customized_pruners maps layer types to pruners, and Torch-Pruning cannot trace "
+                f"with a single {type(key).__name__} as key: give its class, a subclass of its own "
+                "where only one layer is meant"
+            )
     _check_ratios(given)
     _check_schedule(given, steps)
     keywords = dict(given)
@@ -52,15 +61,32 @@ def host_keywords(
     translate = _Translation(model, copy)
     translated = {name: translate(name, value) for name, value in keywords.items()}
     for name in _MUTABLE_DEFAULTS:
-        translated.setdefault(name, {})
+        translated[name] = translated.get(name) or {}
     return {**translated, "iterative_steps": steps}
 
 
+def _check_tables(given: Mapping[str, Any]) -> None:
+    for name in (*_MUTABLE_DEFAULTS, *_RATIO_TABLES, "customized_pruners"):
+        table = given.get(name)
+        if table is not None and not isinstance(table, Mapping):
+            raise InvalidArgument(f"{name} must be a dict, got {type(table).__name__}: {table!r}")
+    for name in (*_MUTABLE_DEFAULTS, *_RATIO_TABLES):
+        for key, value in (given.get(name) or {}).items():
+            layers = key if isinstance(key, tuple) and name in _RATIO_TABLES else (key,)
+            if not all(isinstance(layer, nn.Module) for layer in layers):
+                raise InvalidArgument(
+                    f"keys of {name} must be the model's own modules, got {key!r}"
+                )
+            if name in _MUTABLE_DEFAULTS:
+                whole_number(f"{name}[{type(key).__name__}]", value, 1)
+
+
 def _check_ratios(given: Mapping[str, Any]) -> None:
-    for name in ("pruning_ratio", "head_pruning_ratio", "ch_sparsity"):
-        if given.get(name) is not None:
-            _check_ratio(name, given[name])
-    for name in ("pruning_ratio_dict", "head_pruning_ratio_dict", "ch_sparsity_dict"):
+    for name, default in (("pruning_ratio", 0.5), ("head_pruning_ratio", 0.0)):
+        _check_ratio(name, given.get(name, default))
+    if given.get("ch_sparsity") is not None:
+        _check_ratio("ch_sparsity", given["ch_sparsity"])
+    for name in _RATIO_TABLES:
         for layer, ratio in (given.get(name) or {}).items():
             _check_ratio(f"{name}[{type(layer).__name__}]", ratio)
     ceiling = given.get("max_pruning_ratio", 1.0)
@@ -87,6 +113,11 @@ def _check_schedule(given: Mapping[str, Any], steps: int) -> None:
     schedule = given.get("iterative_pruning_ratio_scheduler")
     if schedule is None:
         return
+    if not callable(schedule):
+        raise InvalidArgument(
+            "iterative_pruning_ratio_scheduler must be callable as (ratio, steps) -> ratios, for "
+            f"example rtl_torch_pruning.geometric_scheduler, got {schedule!r}"
+        )
     ratio = given.get("pruning_ratio", 0.5)
     if isinstance(schedule, SparsitySchedule) and (
         schedule.target != ratio or getattr(schedule, "rounds", steps) != steps
@@ -107,7 +138,14 @@ def _check_schedule(given: Mapping[str, Any], steps: int) -> None:
 def _instances(model: nn.Module, layers: Any) -> list[Any]:
     """Layers with every type replaced by the model's layers of that type; the host skips types."""
     chosen: list[Any] = []
+    if isinstance(layers, (nn.Module, str)) or not isinstance(layers, Iterable):
+        raise InvalidArgument(f"ignored_layers must be a list of layers, got {layers!r}")
     for layer in layers:
+        if not isinstance(layer, (type, nn.Module, nn.Parameter)):
+            raise InvalidArgument(
+                "ignored_layers must hold modules, parameters or types of modules (Torch-Pruning "
+                f"skips anything else in silence), got {layer!r}"
+            )
         if isinstance(layer, type):
             found = [module for module in model.modules() if isinstance(module, layer)]
             if not found:

@@ -1,5 +1,7 @@
 """Torch-Pruning's pruner with its silent omissions made errors."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -12,6 +14,7 @@ from rtl_plugin.integration_api import (
     InvalidArgument,
     InvalidImportance,
     PruningFailed,
+    RtlError,
 )
 
 OnVanishing = Literal["error", "keep"]
@@ -96,6 +99,28 @@ class HostPruner(tp.pruner.BasePruner):  # type: ignore[misc]
             )
         self.left_whole.append(name)
         return False
+
+
+@contextmanager
+def host_errors(where: object) -> Iterator[None]:
+    """Say in which round and group Torch-Pruning failed, and what to do.
+
+    Args:
+        where: for the message.
+
+    Raises:
+        PruningFailed: in the place of whatever the host raised.
+    """
+    try:
+        yield
+    except RtlError:
+        raise
+    except Exception as error:
+        raise PruningFailed(
+            f"{where}: Torch-Pruning cannot rank or cut this network ({type(error).__name__}: "
+            f"{error}): add the layers concerned to ignored_layers, give head and group counts "
+            "(num_heads, out_channel_groups), or a pruner of your own in customized_pruners"
+        ) from error
 
 
 def check_arguments(model: Any, groups: Any, importance: Any, on_vanishing: Any) -> None:

@@ -42,7 +42,7 @@ class Probe:
         if index_map is None:
             return torch.arange(size, dtype=dtype, device=self.device).reshape(shape)
         if self.whole_kernels:
-            index_map = IndexMap(shape, (*index_map.axes[:2], *(None,) * (len(shape) - 2)))
+            index_map = self._by_kernel(index_map)
         return index_map.positions(dtype).to(self.device)
 
     def read(self, probe: torch.Tensor) -> IndexMap | None:
@@ -62,6 +62,13 @@ class Probe:
         kernel = math.prod(self.shape[2:])
         inner = torch.arange(kernel).reshape(self.shape[2:])
         return IndexMap(self.shape, entries=index_map.entries * kernel + inner)
+
+    def _by_kernel(self, index_map: IndexMap) -> IndexMap:
+        shape = self._small_shape()
+        if index_map.entries is None:
+            return IndexMap(shape, (*index_map.axes[:2], *(None,) * (len(shape) - 2)))
+        firsts = index_map.entries.flatten(2)[:, :, :1] // math.prod(self.shape[2:])
+        return IndexMap(shape, entries=firsts.reshape(*firsts.shape[:2], *shape[2:]))
 
     def _small_shape(self) -> tuple[int, ...]:
         if not self.whole_kernels:

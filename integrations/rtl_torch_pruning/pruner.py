@@ -39,6 +39,7 @@ from rtl_torch_pruning.group_training import Train, TrainingSettings, trained_gr
 from rtl_torch_pruning.host_pruner import (
     OnVanishing,
     check_arguments,
+    host_errors,
     needs_gradients,
     squares_gradients,
 )
@@ -182,7 +183,8 @@ class RTLPruner:
         if interactive:
             return round
         for group in round:
-            group.prune()
+            with host_errors(f"round {self.current_step + 1}, group {group.ticket!r}"):
+                group.prune()
         return self.reports[-1]
 
     @property
@@ -280,9 +282,13 @@ class RTLPruner:
                 self.model, point, before.plan, self.groups[name], where, self._training
             )
         clock.stop("train")
-        with forked(derived_seed(self._training.seed, "rank", number, name)):
+        with forked(derived_seed(self._training.seed, "rank", number, name)), host_errors(where):
             groups = self._cutter.rank(before, ranked.values, ranked.gradients, number)
-        for group in groups:
+        while True:
+            with host_errors(where):
+                group = next(groups, None)
+            if group is None:
+                break
             group.ticket = name
             yield group
         shape = self._cutter.cut_shape(look_closely)

@@ -46,7 +46,8 @@ class GroupRow:
     def history(self, round: int) -> dict[str, Any]:
         """The row as JSON-able data without times, for a ticket file."""
         row = {k: v for k, v in asdict(self).items() if k != "seconds"}
-        return {"round": round, **row, "widths": {k: list(v) for k, v in self.widths.items()}}
+        widths = {k: list(v) for k, v in self.widths.items()}
+        return {"round": round, **row, "widths": widths, "left_whole": list(self.left_whole)}
 
 
 @dataclass(frozen=True)

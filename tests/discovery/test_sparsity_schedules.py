@@ -83,7 +83,9 @@ def test_called_as_torch_pruning_does(
     assert values == sorted(values)
 
 
-@pytest.mark.parametrize(("ratio", "steps"), [(1.1, 2), (-0.1, 2), (math.nan, 2), (0.5, 0)])
+@pytest.mark.parametrize(
+    ("ratio", "steps"), [(1.1, 2), (-0.1, 2), (math.nan, 2), (0.5, 0), (0.5, 1.5)]
+)
 def test_called_with_nonsense(ratio: float, steps: int) -> None:
     with pytest.raises(InvalidArgument, match=r"need ratio in \[0, 1\] and steps >= 1, got"):
         LinearSchedule(0.5, rounds=2)(ratio, steps)
