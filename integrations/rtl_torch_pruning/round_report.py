@@ -7,6 +7,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from rtl_plugin.integration_api import UnknownTicket
+
 
 @dataclass(frozen=True)
 class GroupRow:
@@ -71,7 +73,11 @@ class RoundReport:
     rows: tuple[GroupRow, ...]
 
     def __getitem__(self, group: str) -> GroupRow:
-        return next(row for row in self.rows if row.group == group)
+        for row in self.rows:
+            if row.group == group:
+                return row
+        known = ", ".join(repr(row.group) for row in self.rows)
+        raise UnknownTicket(f"unknown group {group!r}; this round had {known}")
 
     def __str__(self) -> str:
         headers = ["group", "asked", "achieved", "parameters", "of dense", "loss", "note"]

@@ -112,7 +112,7 @@ class SparsitySchedule(abc.ABC):
         """
         if not isinstance(steps, int) or steps < 1 or not 0 <= ratio <= 1:
             raise InvalidArgument(
-                f"need ratio in [0, 1] and steps >= 1, got {ratio}, {steps}: steps is a whole number"
+                f"need ratio in [0, 1] and steps >= 1, got {ratio}, {steps} (a whole number)"
             )
         between = [self.path(ratio, step / steps) for step in range(1, steps)]
         return [0.0, *between, float(ratio)]

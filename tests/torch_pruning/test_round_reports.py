@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtl_plugin.errors import InvalidArgument, PruningFailed
+from rtl_plugin.errors import InvalidArgument, PruningFailed, UnknownTicket
 from tests.torch_pruning.setups import pruner_of, run_all, trained_pruner
 from tests.torch_pruning.zoo import CONV_BN, ZOO
 
@@ -64,3 +64,9 @@ def test_rounding_may_have_removed_as_much_before() -> None:
     assert notes[0] == ""
     assert "nothing cut: an earlier round had removed as much" in notes
     assert [r["a"].achieved >= r["a"].asked for r in pruner.reports] == [True] * 4
+
+
+def test_a_group_that_is_not_there() -> None:
+    report = pruner_of(CONV_BN, CONV_BN.build()).step()
+    with pytest.raises(UnknownTicket, match="unknown group 'c'; this round had 'a', 'b'"):
+        report["c"]
