@@ -159,7 +159,8 @@ def host_pruned(
     seed: int,
 ) -> None:  # fmt: skip
     """Torch-Pruning's usual way: train, prune a step, train on, ..., fine-tune."""
-    fresh: dict[str, Any] = {n: {} for n in ("in_channel_groups", "out_channel_groups", "num_heads")}
+    tables = ("in_channel_groups", "out_channel_groups", "num_heads")
+    fresh: dict[str, Any] = {name: {} for name in tables}
     pruner = tp.pruner.BasePruner(network, EXAMPLE, **fresh, **recipe.host_keywords(network))
     before, fine_tuning = parts
     for round in range(recipe.rounds):

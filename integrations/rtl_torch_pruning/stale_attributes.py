@@ -64,17 +64,27 @@ def _expected(
 
 
 def suspects(work: WorkingNetwork, cut_widths: Mapping[int, int]) -> list[str]:
-    """Attributes that hold a width which was cut, and so may be stale.
+    """What may keep the cut network from running: attributes that hold a width which was cut.
 
     Args:
         work: the working network, as cut.
         cut_widths: dense width -> width of a layer that was cut.
 
     Returns:
-        ``module.attribute=value`` of modules that are no layers of torch, at most six.
+        ``module.attribute=value`` of modules that are no layers of torch, and one attention layer
+        of those whose heads the cut does not fill evenly, at most six.
     """
     found = []
+    uneven = set()
     for name, module in work.network.named_modules():
+        if isinstance(module, nn.MultiheadAttention) and module.embed_dim % module.num_heads:
+            sizes = (module.embed_dim, module.num_heads)
+            if sizes not in uneven:
+                found.append(
+                    f"{name}.embed_dim={sizes[0]} of MultiheadAttention, which is no multiple of "
+                    f"its num_heads={sizes[1]} (pass round_to={sizes[1]})"
+                )
+            uneven.add(sizes)
         if type(module).__module__.startswith("torch.nn."):
             continue
         for attribute, value in vars(module).items():
