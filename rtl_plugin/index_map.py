@@ -9,6 +9,7 @@ import torch
 
 from rtl_plugin.errors import InvalidTicket
 
+_BLOCK = 2**16  # entries
 _Axes = tuple[torch.Tensor | None, ...]
 
 
@@ -43,7 +44,8 @@ class IndexMap:
         if self.entries is not None:
             if self.axes:
                 raise InvalidTicket("an index map has positions by dimension or by entry, not both")
-            _check_positions(self.entries, math.prod(self.shape), "an entry")
+            _check_kind(self.entries, "an entry")
+            _check_range(self.entries.min(), self.entries.max(), math.prod(self.shape))
             if self.entries.unique().numel() != self.entries.numel():
                 raise InvalidTicket("an index map names an entry twice")
             return
@@ -54,9 +56,10 @@ class IndexMap:
             )
         for size, kept in zip(self.shape, self.axes, strict=True):
             if kept is not None:
-                _check_positions(kept, size, f"a dimension of size {size}")
+                _check_kind(kept, f"a dimension of size {size}")
                 if kept.dim() != 1 or bool((kept.diff() <= 0).any()):
                     raise InvalidTicket("positions of a dimension must be one ascending list")
+                _check_range(kept[0], kept[-1], size)
 
     @property
     def small_shape(self) -> tuple[int, ...]:
@@ -208,10 +211,11 @@ def traced_map(probe: torch.Tensor, shape: Sequence[int]) -> IndexMap | None:
 
 def _axis(probe: torch.Tensor, dim: int, shape: tuple[int, ...]) -> torch.Tensor | None:
     """Positions along one dimension, read off the first line of a probe in that direction."""
+    if probe.shape[dim] == shape[dim]:
+        return None  # whole, or no cut by dimensions at all, which _is_outer sees
     line = probe[tuple(slice(None) if d == dim else 0 for d in range(probe.dim()))]
     stride = math.prod(shape[dim + 1 :])
-    kept = line.to(torch.int64).div(stride, rounding_mode="floor") % shape[dim]
-    return None if torch.equal(kept, torch.arange(shape[dim])) else kept
+    return line.to(torch.int64).div(stride, rounding_mode="floor") % shape[dim]
 
 
 def _is_outer(probe: torch.Tensor, axes: _Axes, shape: tuple[int, ...]) -> bool:
@@ -221,24 +225,43 @@ def _is_outer(probe: torch.Tensor, axes: _Axes, shape: tuple[int, ...]) -> bool:
             return False
         if (shape[dim] if kept is None else kept.numel()) != probe.shape[dim]:
             return False
-    return torch.equal(probe, _positions(axes, shape, probe.dtype).expand(probe.shape))
+    if probe.dim() < 2:
+        return torch.equal(probe, _positions(axes, shape, probe.dtype).expand(probe.shape))
+    # In blocks that stay in the cache: a big probe is read once, and nothing as big is made.
+    rows = _steps(axes, shape, 0, probe.dtype)
+    row = _positions((None, *axes[1:]), (1, *shape[1:]), probe.dtype)
+    block = max(1, _BLOCK // max(1, math.prod(probe.shape[1:])))
+    return all(
+        torch.equal(part, (steps + row).expand(part.shape))
+        for part, steps in zip(probe.split(block), rows.split(block), strict=True)
+    )
 
 
 def _positions(axes: _Axes, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """Flat positions of what axes keep, made without the whole tensor's."""
     total = torch.zeros((), dtype=dtype)
-    for dim, kept in enumerate(axes):
-        positions = torch.arange(shape[dim]) if kept is None else kept.cpu()
-        steps = (positions * math.prod(shape[dim + 1 :])).to(dtype)
-        total = total + steps.reshape(-1, *(1,) * (len(shape) - dim - 1))
+    for dim in range(len(shape)):
+        if shape[dim] != 1:  # else its only position adds nothing
+            total = total + _steps(axes, shape, dim, dtype)
     return total
 
 
-def _check_positions(positions: torch.Tensor, size: int, what: str) -> None:
+def _steps(axes: _Axes, shape: tuple[int, ...], dim: int, dtype: torch.dtype) -> torch.Tensor:
+    """What the positions along one dimension add to a flat position, ready to broadcast."""
+    kept = axes[dim]
+    positions = torch.arange(shape[dim]) if kept is None else kept.cpu()
+    steps = (positions * math.prod(shape[dim + 1 :])).to(dtype)
+    return steps.reshape(-1, *(1,) * (len(shape) - dim - 1))
+
+
+def _check_kind(positions: torch.Tensor, what: str) -> None:
     if not isinstance(positions, torch.Tensor) or positions.dtype != torch.int64:
         came = getattr(positions, "dtype", type(positions).__name__)
         raise InvalidTicket(f"positions of an index map must be an int64 tensor, got {came}")
     if positions.numel() == 0:
         raise InvalidTicket(f"an index map keeps nothing of {what}")
-    if int(positions.min()) < 0 or int(positions.max()) >= size:
+
+
+def _check_range(first: torch.Tensor, last: torch.Tensor, size: int) -> None:
+    if int(first) < 0 or int(last) >= size:
         raise InvalidTicket(f"an index map's positions must lie in 0..{size - 1}")

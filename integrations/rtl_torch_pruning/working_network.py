@@ -127,8 +127,18 @@ class WorkingNetwork:
 
     def hold_probes(self) -> None:
         """Put index probes in the place of the values, before the host cuts."""
-        maps = self._shape.maps
-        self._hold({n: probe.positions(maps.get(n)) for n, probe in self._probes.items()})
+        vectors: dict[tuple[int, int], torch.Tensor] = {}
+        held = {}
+        for name, probe in self._probes.items():
+            index_map = self._shape.maps.get(name)
+            if len(probe.shape) != 1:
+                held[name] = probe.positions(index_map)
+                continue
+            key = (probe.shape[0], id(index_map))
+            if key not in vectors:
+                vectors[key] = probe.positions(index_map)
+            held[name] = vectors[key]
+        self._hold(held)
 
     def cut_shape(self, look_closely: bool) -> Shape:
         """Read off what the host has cut.
@@ -144,12 +154,14 @@ class WorkingNetwork:
             PruningFailed: the probes were written to, tied parameters were cut differently, or
                 modules were replaced.
         """
-        maps = {}
+        maps: dict[str, IndexMap] = {}
+        # Norms and biases of one group are cut alike, and small: they share one map.
+        vectors: dict[tuple[int, bytes], IndexMap | None] = {}
         for name in self._probes:
-            index_map = self._traced(name, look_closely)
+            index_map = self._traced(name, vectors, look_closely)
             if index_map is not None:
                 maps[name] = index_map
-        if list(self.network.modules()) != list(self._modules.values()):
+        if dict(self.network.named_modules()) != self._modules:
             raise PruningFailed(
                 "a customized pruner replaced modules of the network: change widths in place"
             )
@@ -163,7 +175,9 @@ class WorkingNetwork:
         """An attribute's value in the dense network."""
         return self._dense[module].get(attribute)
 
-    def _traced(self, name: str, look_closely: bool) -> IndexMap | None:
+    def _traced(
+        self, name: str, vectors: dict[tuple[int, bytes], IndexMap | None], look_closely: bool
+    ) -> IndexMap | None:
         tensors = [table[local] for table, local in self._all_places(name)]
         untouched = all(t.data_ptr() == self._held[name].data_ptr() for t in tensors)
         if untouched and not look_closely:
@@ -174,7 +188,13 @@ class WorkingNetwork:
                 "them, or add their layers to ignored_layers"
             )
         try:
-            return self._probes[name].read(tensors[0])
+            probe = self._probes[name]
+            if len(probe.shape) != 1:
+                return probe.read(tensors[0])
+            key = (probe.shape[0], tensors[0].detach().cpu().numpy().tobytes())
+            if key not in vectors:
+                vectors[key] = probe.read(tensors[0])
+            return vectors[key]
         except InvalidTicket as error:
             raise PruningFailed(
                 f"{name!r} does not hold its positions any more ({error}): between the groups of "
@@ -183,9 +203,9 @@ class WorkingNetwork:
 
     def _read(self, maps: Mapping[str, IndexMap]) -> Shape:
         attributes = {}
-        for name, module in self._modules.items():
-            now, dense = _plain_attributes(module), self._dense[name]
-            changed = {key: value for key, value in now.items() if dense.get(key) != value}
+        for name, dense in self._dense.items():
+            now = self._modules[name].__dict__
+            changed = {k: now[k] for k, v in dense.items() if now[k] is not v and now[k] != v}
             if changed:
                 attributes[name] = changed
         return Shape(
