@@ -47,11 +47,11 @@ def encode_channels(plan: ChannelPlan, position: int, tensors: Tensors) -> dict[
         else:
             entry["axes"] = [None if kept is None else number(kept) for kept in index_map.axes]
         described.append(entry)
-    attributes = {module: dict(values) for module, values in plan.attributes.items()}
     return {
         "tensors": described,
         "lists": len(numbers),
-        "attributes": attributes,
+        "attributes": {m: dict(values) for m, values in plan.attributes.items()},
+        "shared_attributes": {m: dict(values) for m, values in plan.shared_attributes.items()},
         "compact_only": list(plan.compact_only),
     }
 
@@ -91,7 +91,9 @@ def decode_channels(
 
 
 def _plan(header: Any, position: int, take: Callable[[str], torch.Tensor]) -> ChannelPlan:
-    _check(header, {"tensors": list, "lists": int, "attributes": dict, "compact_only": list})
+    tables = ("attributes", "shared_attributes")
+    kinds = {"tensors": list, "lists": int, "compact_only": list, **dict.fromkeys(tables, dict)}
+    _check(header, kinds)
     lists = [take(f"channels.{position}.{j}") for j in range(header["lists"])]
     unused = set(range(len(lists)))
     maps: dict[str, IndexMap] = {}
@@ -102,15 +104,15 @@ def _plan(header: Any, position: int, take: Callable[[str], torch.Tensor]) -> Ch
         maps[entry["name"]] = index_map
     if unused or header["lists"] < 0:
         raise DamagedFile("a channel plan has lists of positions that no tensor uses")
-    if not all(isinstance(values, dict) for values in header["attributes"].values()):
+    if not all(isinstance(v, dict) for table in tables for v in header[table].values()):
         raise DamagedFile("a channel plan's attributes are not listed by module")
     if not all(isinstance(reason, str) for reason in header["compact_only"]):
         raise DamagedFile("a channel plan gives a reason that is no text")
-    attributes = {
-        module: {name: _tuples(value) for name, value in values.items()}
-        for module, values in header["attributes"].items()
-    }
-    return ChannelPlan(maps, attributes, tuple(header["compact_only"]))
+    attributes, shared = (
+        {m: {n: _tuples(value) for n, value in v.items()} for m, v in header[table].items()}
+        for table in tables
+    )
+    return ChannelPlan(maps, attributes, tuple(header["compact_only"]), shared)
 
 
 def _index_map(entry: Any, lists: list[torch.Tensor], unused: set[int]) -> IndexMap:

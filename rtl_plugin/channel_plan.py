@@ -1,5 +1,8 @@
 """What makes a ticket a smaller network: where its tensors' entries come from, and its widths."""
 
+import functools
+import hashlib
+import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -9,6 +12,7 @@ import torch
 from torch import nn
 
 from rtl_plugin.errors import InvalidTicket, StructureMismatch
+from rtl_plugin.fingerprint import raw_bytes
 from rtl_plugin.index_map import IndexMap
 
 Attributes = Mapping[str, Mapping[str, Any]]
@@ -26,6 +30,8 @@ class ChannelPlan:
             None, or tuples of them.
         compact_only: why the masked network is not the small one, one layer an entry; empty where
             both compute the same.
+        shared_attributes: the same attributes' values in the shared network, where known: a model
+            that has others is refused.
 
     Raises:
         InvalidTicket: nothing was cut, or an attribute is not plain data.
@@ -39,25 +45,32 @@ class ChannelPlan:
     maps: Mapping[str, IndexMap]
     attributes: Attributes = field(default_factory=dict)
     compact_only: tuple[str, ...] = ()
+    shared_attributes: Attributes = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.maps:
             raise InvalidTicket("a channel plan needs at least one tensor that was cut")
-        for module, values in self.attributes.items():
-            for name, value in values.items():
-                if not is_plain(value):
-                    raise InvalidTicket(
-                        f"attribute {name!r} of {module!r} is {type(value).__name__}; a channel "
-                        "plan holds numbers, strings, None and tuples of them"
-                    )
-        frozen = {module: MappingProxyType(dict(v)) for module, v in self.attributes.items()}
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
-        object.__setattr__(self, "attributes", MappingProxyType(frozen))
+        object.__setattr__(self, "attributes", _frozen(self.attributes))
+        object.__setattr__(self, "shared_attributes", _frozen(self.shared_attributes))
         object.__setattr__(self, "compact_only", tuple(self.compact_only))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        attributes = {module: dict(values) for module, values in self.attributes.items()}
-        return (ChannelPlan, (dict(self.maps), attributes, self.compact_only))
+        tables = [
+            {module: dict(values) for module, values in table.items()}
+            for table in (self.attributes, self.shared_attributes)
+        ]
+        return (ChannelPlan, (dict(self.maps), tables[0], self.compact_only, tables[1]))
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 over which entries are left, so that small networks of equal widths differ."""
+        described = hashlib.sha256()
+        for name, index_map in self.maps.items():
+            described.update(json.dumps([name, list(index_map.shape)]).encode())
+            for kept in (*index_map.axes, index_map.entries):
+                described.update(b"-" if kept is None else raw_bytes(kept))
+        return described.hexdigest()
 
     def channels(self, layer: str, dim: int = 0) -> torch.Tensor | None:
         """Which of a layer's original output channels the small network has.
@@ -118,6 +131,15 @@ class ChannelPlan:
             if name in self.maps and name not in masked:
                 raise StructureMismatch(f"the channel plan cuts {name!r}, which has no mask")
         modules = dict(model.named_modules())
+        for module, values in self.shared_attributes.items():
+            for name, value in values.items():
+                now = getattr(modules.get(module), name, _ABSENT)
+                if now != value:
+                    raise StructureMismatch(
+                        f"{name!r} of {module!r} was {value!r} in the network that the ticket was "
+                        f"cut from, and is {'missing' if now is _ABSENT else repr(now)} here: "
+                        "build the model as it was built for the pruner"
+                    )
         for module, values in self.attributes.items():
             # What is no plain data now (a method, the parameters) no pruner sets.
             known = vars(modules[module]) if module in modules else {}
@@ -135,7 +157,18 @@ class ChannelPlan:
             device: as for ``torch.Tensor.to``.
         """
         maps = {name: index_map.to(device) for name, index_map in self.maps.items()}
-        return ChannelPlan(maps, self.attributes, self.compact_only)
+        return ChannelPlan(maps, self.attributes, self.compact_only, self.shared_attributes)
+
+
+def _frozen(attributes: Attributes) -> Attributes:
+    for module, values in attributes.items():
+        for name, value in values.items():
+            if not is_plain(value):
+                raise InvalidTicket(
+                    f"attribute {name!r} of {module!r} is {type(value).__name__}; a channel plan "
+                    "holds numbers, strings, None and tuples of them"
+                )
+    return MappingProxyType({m: MappingProxyType(dict(v)) for m, v in attributes.items()})
 
 
 def is_plain(value: Any) -> bool:

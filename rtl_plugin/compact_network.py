@@ -13,6 +13,7 @@ from rtl_plugin.structure import persistent_buffers
 from rtl_plugin.tickets import Ticket, TicketSet
 
 Tensors = Mapping[str, torch.Tensor]
+_MARK = "_rtl_channel_plan"  # of a small network: which entries it holds
 
 
 def compact(model: nn.Module, ticket: Ticket) -> nn.Module:
@@ -41,7 +42,10 @@ def compact(model: nn.Module, ticket: Ticket) -> nn.Module:
     Source:
         Fang et al., DepGraph: Towards Any Structural Pruning, arXiv 2301.12900 (what is cut).
     """
-    return compact_with(model, checked_plan(model, ticket), ticket.state)
+    plan = checked_plan(model, ticket)
+    small = compact_with(model, plan, ticket.state)
+    setattr(small, _MARK, plan.digest)
+    return small
 
 
 def compact_with(model: nn.Module, plan: ChannelPlan | None, state: Tensors) -> nn.Module:
@@ -147,9 +151,12 @@ def scatter_back(small: nn.Module, model: nn.Module, ticket: Ticket) -> None:
     plan = checked_plan(model, ticket)
     expected = _shapes(small_tensors(model, plan, ticket.state))
     trained = {**dict(small.named_parameters()), **dict(small.named_buffers())}
-    if type(small) is not type(model) or _shapes(trained) != expected:
+    # Tickets may well have the same widths; a network that was built by hand has no mark.
+    other = getattr(small, _MARK, plan.digest) != plan.digest
+    if type(small) is not type(model) or _shapes(trained) != expected or other:
         differing = sorted(set(_shapes(trained).items()) ^ set(expected.items()))
         what = f"{differing[0][0]!r} differs" if differing else f"it is a {type(small).__name__}"
+        what = "it was cut by another ticket" if other else what
         raise StructureMismatch(
             f"this is not a small network of ticket {ticket.name!r} ({what}): pass what compact() "
             "made with this ticket, with its parameter names and shapes unchanged"

@@ -8,6 +8,7 @@ from torch import nn
 
 from rtl_plugin.integration_api import (
     ChannelPlan,
+    PruningFailed,
     RewindPoint,
     Ticket,
     TicketSet,
@@ -21,7 +22,7 @@ from rtl_torch_pruning.example_run import ExampleRun
 def channel_tickets(
     model: nn.Module,
     point: RewindPoint,
-    plans: Mapping[str, ChannelPlan],
+    plans: Mapping[str, ChannelPlan | None],
     run: ExampleRun,
     schedule: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
@@ -38,12 +39,21 @@ def channel_tickets(
 
     Returns:
         The ticket set.
+
+    Raises:
+        PruningFailed: nothing is cut yet for some group.
     """
-    cut = [n for n, _ in model.named_parameters() if any(n in plan.maps for plan in plans.values())]
+    done = _all_cut(plans)
+    cut = [n for n, _ in model.named_parameters() if any(n in plan.maps for plan in done.values())]
     tickets = []
-    for group, plan in plans.items():
+    for group, plan in done.items():
         masks = {name: _mask(plan, name, point.parameters[name]) for name in cut}
-        exact = ChannelPlan(plan.maps, plan.attributes, compact_only_layers(model, plan, run))
+        exact = ChannelPlan(
+            plan.maps,
+            plan.attributes,
+            compact_only_layers(model, plan, run),
+            plan.shared_attributes,
+        )
         tickets.append(Ticket(group, masks, point.ticket_state(), exact))
     return TicketSet(
         tickets,
@@ -52,6 +62,17 @@ def channel_tickets(
         schedule=schedule,
         history=history,
     )
+
+
+def _all_cut(plans: Mapping[str, ChannelPlan | None]) -> dict[str, ChannelPlan]:
+    cut = {group: plan for group, plan in plans.items() if plan is not None}
+    whole = [group for group in plans if group not in cut]
+    if whole:
+        raise PruningFailed(
+            f"nothing is cut yet for {', '.join(map(repr, whole))}: call step() until the schedule "
+            "asks for something"
+        )
+    return cut
 
 
 def _mask(plan: ChannelPlan, name: str, shared: torch.Tensor) -> torch.Tensor:
@@ -68,7 +89,7 @@ def original_channels(model: nn.Module, ticket: Ticket) -> dict[str, list[int]]:
         ticket: a channel ticket over it.
 
     Returns:
-        Layer name -> channel numbers, for every layer that lost some.
+        Layer name -> channel numbers, for every layer whose ``weight`` lost output channels.
     """
     kept: dict[str, list[int]] = {}
     for layer, module in model.named_modules():

@@ -52,7 +52,9 @@ class Cut:
         Raises:
             PruningFailed: nothing was cut, and less is removed than was asked for.
         """
-        if self.changed or self.achieved >= self.asked:
+        if self.changed or self.asked == 0:
+            return
+        if self.shape.maps and (self.left_whole or self.achieved >= self.asked):
             return
         because = f"; left whole: {', '.join(self.left_whole)}" if self.left_whole else ""
         raise PruningFailed(
@@ -60,6 +62,14 @@ class Cut:
             f"{self.asked:.1%} were asked for{because}: look at max_pruning_ratio, round_to, "
             "pruning_ratio_dict and ignored_layers"
         )
+
+    def _note(self) -> str:
+        if self.changed:
+            return ""
+        if self.asked == 0:
+            return "nothing cut: nothing was asked for yet"
+        whole = self.achieved < self.asked
+        return "nothing cut: " + ("layers left whole" if whole else "as much was removed before")
 
     def row(
         self,
@@ -92,7 +102,7 @@ class Cut:
             loss=ranked.loss,
             batches=ranked.batches,
             left_whole=self.left_whole,
-            note="" if self.changed else "nothing cut: an earlier round had removed as much",
+            note=self._note(),
             seconds=seconds,
         )
 

@@ -9,9 +9,10 @@ from torch import nn
 from torch_pruning.dependency import Group
 
 from rtl_plugin.integration_api import InvalidArgument, NothingPrunable, compact_with
+from rtl_torch_pruning.asked import check_asked, ratios_of
 from rtl_torch_pruning.example_run import ExampleRun
 from rtl_torch_pruning.host_keywords import host_keywords
-from rtl_torch_pruning.host_pruner import HostPruner, OnVanishing
+from rtl_torch_pruning.host_pruner import HostPruner, OnVanishing, host_errors
 from rtl_torch_pruning.stale_attributes import suspects, update_stale_attributes
 from rtl_torch_pruning.working_network import Shape, WorkingNetwork
 
@@ -51,15 +52,18 @@ class Cutter:
         network = self._work.network
         translated = host_keywords(model, network, keywords, iterative_steps)
         translated["forward_fn"] = run.trace
-        with torch.enable_grad():
+        with torch.enable_grad(), host_errors("building the dependency graph"):
             self._host = HostPruner(network, run.inputs, importance, on_vanishing, **translated)
-        self._roots = self._prunable_roots()
+        self._asked: dict[str, list[float]] = {}
+        self._roots = self._prunable_roots(translated.get("pruning_ratio_dict") or {})
         self._dense_widths = self._present_widths()
         self.dense = self._work.attach(self._host)
 
     def asked(self, round: int) -> float:
-        """Fraction of channels to be removed after a round, where no layer has its own."""
-        return float(self._host.per_step_pruning_ratio[round])
+        """Fraction of all prunable channels to be removed after a round."""
+        dense = self._dense_widths
+        asked = sum(dense[name] * ratios[round] for name, ratios in self._asked.items())
+        return asked / sum(dense.values())
 
     def rank(
         self, shape: Shape, values: Tensors, gradients: Tensors, round: int
@@ -83,6 +87,10 @@ class Cutter:
         self._work.set_gradients(gradients)
         self._host.current_step = round - 1
         self._host.left_whole = []
+        self._heads_before = {
+            layer: (heads, self._host.DG.get_out_channels(layer))
+            for layer, heads in self._host.num_heads.items()
+        }
         groups = self._host.step(interactive=True)
         first = next(groups, None)  # the host scores everything before it yields
         self._work.hold_probes()
@@ -97,10 +105,18 @@ class Cutter:
         Raises:
             PruningFailed: somebody wrote to the probes, or the host's cut cannot be a ticket.
         """
+        self._give_heads_back()
         update_stale_attributes(self._work, self._host)
         if self._fix_attributes is not None:
-            self._fix_attributes(self._work.network)
+            self._work.fix(self._fix_attributes)
         return self._work.cut_shape(look_closely)
+
+    def _give_heads_back(self) -> None:
+        """The host counts heads down when it ranks, also of layers that are then left whole."""
+        host = self._host
+        for layer, (heads, width) in self._heads_before.items():
+            if host.num_heads[layer] != heads and host.DG.get_out_channels(layer) == width:
+                host.num_heads[layer] = host.out_channel_groups[layer] = heads
 
     def check_small(self, shape: Shape, where: object) -> None:
         """Run a ticket's small network on the example input.
@@ -129,17 +145,23 @@ class Cutter:
     def _present_widths(self) -> dict[str, int]:
         return {name: int(self._host.DG.get_out_channels(m)) for name, m in self._roots.items()}
 
-    def _prunable_roots(self) -> dict[str, nn.Module]:
+    def _prunable_roots(self, own_ratios: Mapping[Any, float]) -> dict[str, nn.Module]:
         host, roots = self._host, {}
+        members: set[Any] = set()
         for group in host.dense_groups:
             self._check_outputs(group)
-            roots[host.root_name(group)] = group[0].dep.target.module
+            name = host.root_name(group)
+            roots[name] = group[0].dep.target.module
+            self._asked[name] = ratios_of(group, host)
+            cut = host.DG.is_out_channel_pruning_fn
+            members |= {dep.target.module for dep, _ in group if cut(dep.handler)}
         host.dense_groups = []
         if not roots:
             raise NothingPrunable(
                 "the dependency graph has no group of channels to cut: everything is in "
                 "ignored_layers, or no layer is of root_module_types"
             )
+        check_asked(self._asked.values(), members, own_ratios, host.prune_num_heads)
         return roots
 
     def _check_outputs(self, group: Group) -> None:

@@ -1,7 +1,8 @@
 """Training one group's small network from theta_0, and the gradients that importances read."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,6 +12,7 @@ from torch import nn
 from rtl_plugin.integration_api import (
     ChannelPlan,
     DataGroup,
+    DataGroups,
     InvalidArgument,
     InvalidLoss,
     Loss,
@@ -19,6 +21,7 @@ from rtl_plugin.integration_api import (
     RewindFailed,
     RewindPoint,
     StructureMismatch,
+    Untouched,
     Where,
     bit_equal,
     build_optimizer,
@@ -30,7 +33,10 @@ from rtl_plugin.integration_api import (
     derived_seed,
     device_of,
     number_of_batches,
+    preserved_generators,
+    set_aside_gradients,
     to_device,
+    train_mode,
     whole_number,
 )
 
@@ -105,6 +111,31 @@ class Ranked:
     gradients: Mapping[str, torch.Tensor]
     loss: float | None
     batches: int
+
+
+@contextmanager
+def left_alone(
+    model: nn.Module, groups: DataGroups, point: RewindPoint, where: Where
+) -> Iterator[None]:
+    """Leave a model and its groups' loaders as they were, and refuse a loss that writes to it.
+
+    Args:
+        model: the shared network.
+        groups: all groups.
+        point: theta_0, which the model holds.
+        where: for the message.
+
+    Raises:
+        RewindFailed: something was written to; the model is put back.
+    """
+    with (
+        train_mode(model),
+        set_aside_gradients(model),
+        preserved_generators(groups),
+        Untouched(model, point) as untouched,
+    ):
+        yield
+        untouched.check(where)
 
 
 def trained_group(

@@ -55,6 +55,11 @@ def host_keywords(
     keywords = dict(given)
     if isinstance(keywords.get("unwrapped_parameters"), Mapping):
         # Its documentation says a mapping, its code takes pairs.
+        for key in keywords["unwrapped_parameters"]:
+            if not isinstance(key, nn.Parameter):
+                raise InvalidArgument(
+                    f"keys of unwrapped_parameters must be the model's own parameters, got {key!r}"
+                )
         keywords["unwrapped_parameters"] = list(keywords["unwrapped_parameters"].items())
     if keywords.get("ignored_layers") is not None:
         keywords["ignored_layers"] = _instances(model, keywords["ignored_layers"])
@@ -79,6 +84,10 @@ def _check_tables(given: Mapping[str, Any]) -> None:
                 )
             if name in _MUTABLE_DEFAULTS:
                 whole_number(f"{name}[{type(key).__name__}]", value, 1)
+            if name == "num_heads" and getattr(key, "out_features", 0) % value:
+                raise InvalidArgument(
+                    f"num_heads={value} does not divide the {key.out_features} outputs of {key}"
+                )
 
 
 def _check_ratios(given: Mapping[str, Any]) -> None:
@@ -127,7 +136,13 @@ def _check_schedule(given: Mapping[str, Any], steps: int) -> None:
             "them agree, or use rtl_torch_pruning.geometric_scheduler and the like, which have a "
             "shape only"
         )
-    ratios = list(schedule(ratio, steps))
+    try:
+        ratios = list(schedule(ratio, steps))
+    except Exception as error:
+        raise InvalidArgument(
+            f"iterative_pruning_ratio_scheduler({ratio}, {steps}) failed or gave no list "
+            f"({type(error).__name__}: {error}): it must return {steps + 1} ratios in [0, 1)"
+        ) from error
     if len(ratios) != steps + 1 or not all(_is_number(r) and 0 <= r < 1 for r in ratios):
         raise InvalidArgument(
             f"iterative_pruning_ratio_scheduler({ratio}, {steps}) must return {steps + 1} ratios "

@@ -59,13 +59,18 @@ class HostPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         """The importance's scores of a group, checked.
 
         Raises:
-            InvalidImportance: they are not finite, or not one a channel.
+            InvalidImportance: they are not finite, not one a channel, or it fails.
         """
-        scores = super().estimate_importance(group)
-        if scores is None:
-            return None
         name, channels = self.root_name(group), len(group[0].idxs)
         kind = type(self.importance).__name__
+        try:
+            scores = super().estimate_importance(group)
+        except Exception as error:
+            raise InvalidImportance(
+                f"{kind} failed on the group of {name!r} ({type(error).__name__}: {error})"
+            ) from error
+        if scores is None:
+            return None
         if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (channels,):
             came = (
                 tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
@@ -123,7 +128,9 @@ def host_errors(where: object) -> Iterator[None]:
         ) from error
 
 
-def check_arguments(model: Any, groups: Any, importance: Any, on_vanishing: Any) -> None:
+def check_arguments(
+    model: Any, groups: Any, importance: Any, on_vanishing: Any, fix_attributes: Any
+) -> None:
     """Refuse arguments of another kind, and importances that RTLPruner cannot feed.
 
     Args:
@@ -131,10 +138,15 @@ def check_arguments(model: Any, groups: Any, importance: Any, on_vanishing: Any)
         groups: the user's.
         importance: the user's.
         on_vanishing: the user's.
+        fix_attributes: the user's.
 
     Raises:
         InvalidArgument: naming the argument.
     """
+    if fix_attributes is not None and not callable(fix_attributes):
+        raise InvalidArgument(
+            f"fix_attributes must be a function of the cut network, got {fix_attributes!r}"
+        )
     if not isinstance(model, torch.nn.Module) or not isinstance(groups, DataGroups):
         raise InvalidArgument(
             "RTLPruner takes an nn.Module and groups=DataGroups, got "

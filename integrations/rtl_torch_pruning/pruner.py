@@ -7,17 +7,14 @@ from torch import nn
 from torch_pruning.dependency import Group
 
 from rtl_plugin.integration_api import (
-    ChannelPlan,
     DataGroups,
     InvalidArgument,
     Loss,
     OptimizerFactory,
     Progress,
-    PruningFailed,
     RewindPoint,
     StructureMismatch,
     TicketSet,
-    Untouched,
     Where,
     bit_equal,
     callable_name,
@@ -25,17 +22,19 @@ from rtl_plugin.integration_api import (
     derived_seed,
     device_of,
     forked,
-    preserved_generators,
     scatter_back,
-    set_aside_gradients,
-    train_mode,
     whole_number,
 )
 from rtl_torch_pruning.channel_tickets import channel_tickets, original_channels
 from rtl_torch_pruning.cut import Cut
 from rtl_torch_pruning.cutting import Cutter, FixAttributes
 from rtl_torch_pruning.example_run import ExampleRun
-from rtl_torch_pruning.group_training import Train, TrainingSettings, trained_group
+from rtl_torch_pruning.group_training import (
+    Train,
+    TrainingSettings,
+    left_alone,
+    trained_group,
+)
 from rtl_torch_pruning.host_pruner import (
     OnVanishing,
     check_arguments,
@@ -125,7 +124,7 @@ class RTLPruner:
         progress: bool = True,
         **host_keywords: Any,
     ) -> None:
-        check_arguments(model, groups, importance, on_vanishing)
+        check_arguments(model, groups, importance, on_vanishing, fix_attributes)
         self.model, self.groups = model, groups
         self.iterative_steps = whole_number("iterative_steps", iterative_steps, 1)
         self.current_step = 0
@@ -144,6 +143,7 @@ class RTLPruner:
         self._shapes: dict[str, Shape] = dict.fromkeys(groups, self._cutter.dense)
         self._finished: dict[str, tuple[Shape, GroupRow]] = {}
         self._tickets: TicketSet | None = None
+        self._open_round = False
         self._description = {
             "kind": "RTLPruner",
             "importance": callable_name(importance),
@@ -174,11 +174,7 @@ class RTLPruner:
             TrainingDiverged: a loss or weight is NaN or infinite.
             RewindFailed: the loss wrote to the model.
         """
-        if self.current_step >= self.iterative_steps:
-            raise InvalidArgument(
-                f"all {self.iterative_steps} rounds are done (iterative_steps): the tickets are in "
-                "pruner.tickets"
-            )
+        self._check_round(self.current_step + 1)
         round = self._round(look_closely=interactive)
         if interactive:
             return round
@@ -193,12 +189,13 @@ class RTLPruner:
 
         Raises:
             InvalidArgument: no round is finished yet.
+            PruningFailed: the schedule has not asked for a cut yet.
         """
         if not self.current_step or self._point is None:
             raise InvalidArgument("there are no tickets yet: call step() first")
         if self._tickets is None:
             rows = [row.history(r.round) for r in self.reports for row in r.rows]
-            plans = {name: self._plan(name) for name in self.groups}
+            plans = {name: shape.plan for name, shape in self._shapes.items()}
             self._tickets = channel_tickets(
                 self.model, self._point, plans, self._run, self._description, rows
             )
@@ -241,33 +238,24 @@ class RTLPruner:
             name: the group.
 
         Returns:
-            Layer name -> channel numbers, for every layer that lost some.
+            Layer name -> channel numbers, for every layer whose ``weight`` lost output channels.
 
         Raises:
             UnknownTicket: there is no such group.
         """
         return original_channels(self.model, self.tickets[name])
 
-    def _plan(self, name: str) -> ChannelPlan:
-        plan = self._shapes[name].plan
-        if plan is None:
-            raise PruningFailed(f"nothing was cut for group {name!r} in any round")
-        return plan
-
     def _round(self, look_closely: bool) -> Iterator[Group]:
         number = self.current_step + 1
-        point = self._theta_0()
-        with (
-            train_mode(self.model),
-            set_aside_gradients(self.model),
-            preserved_generators(self.groups),
-            Untouched(self.model, point) as untouched,
-        ):
+        self._check_round(number)
+        point, self._open_round = self._theta_0(), True
+        try:
             for name in self.groups:
                 if name not in self._finished:
                     where = Where("RTLPruner", name, "round", number)
                     yield from self._one_group(where, point, look_closely)
-                    untouched.check(where)
+        finally:
+            self._open_round = False
         self._shapes = {name: shape for name, (shape, _) in self._finished.items()}
         self.reports.append(RoundReport(number, tuple(row for _, row in self._finished.values())))
         self._finished, self._tickets = {}, None
@@ -277,7 +265,8 @@ class RTLPruner:
         name, number = where.group, where.number
         clock = Clock()
         before = self._shapes[name]
-        with forked(derived_seed(self._training.seed, "RTLPruner", number, name)):
+        seed = derived_seed(self._training.seed, "RTLPruner", number, name)
+        with left_alone(self.model, self.groups, point, where), forked(seed):
             ranked = trained_group(
                 self.model, point, before.plan, self.groups[name], where, self._training
             )
@@ -293,6 +282,7 @@ class RTLPruner:
             yield group
         shape = self._cutter.cut_shape(look_closely)
         clock.stop("rank and cut")
+        self._theta_0()  # an interactive caller has had its turn
         cut = Cut.between(before, shape, self._cutter, number)
         cut.check(where)
         self._cutter.check_small(shape, where)
@@ -304,14 +294,27 @@ class RTLPruner:
             f"removed, {row.parameters:,} of {row.dense_parameters:,} parameters left"
         )
 
+    def _check_round(self, number: int) -> None:
+        if number > self.iterative_steps:
+            raise InvalidArgument(
+                f"all {self.iterative_steps} rounds are done (iterative_steps): the tickets are in "
+                "pruner.tickets"
+            )
+        if self._open_round:
+            raise InvalidArgument(
+                "a round is open: finish the generator of step(interactive=True), or close() it"
+            )
+
     def _theta_0(self) -> RewindPoint:
         """Where every round starts: the weights at the first one."""
         if self._point is None:
             self._point = RewindPoint.capture(self.model, fingerprint=False)
-        for name, parameter in self.model.named_parameters():
-            if not bit_equal(parameter.detach(), self._point.parameters[name]):
+        start = {**self._point.parameters, **self._point.buffers}
+        for name, now in (*self.model.named_parameters(), *self.model.named_buffers()):
+            if not bit_equal(now.detach(), start[name]):
                 raise StructureMismatch(
                     f"the model's {name!r} changed since the first round, so rounds would not "
-                    "start from the same theta_0: load or train weights before the first step()"
+                    "start from the same theta_0: load or train weights (and run the model in "
+                    "train mode) before the first step()"
                 )
         return self._point

@@ -1,7 +1,7 @@
 """One copy of the network with one dependency graph, which takes on the shape of any ticket."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ Tensors = Mapping[str, torch.Tensor]
 Places = list[tuple[dict[str, Any], str]]
 # Widths that the graph itself remembers of concatenations, splits, slices and outputs.
 _WIDTH_FIELDS = ("offsets", "concat_sizes", "split_sizes", "start", "end", "shape")
+_ABSENT = object()
 _HOST_TABLES = ("num_heads", "in_channel_groups", "out_channel_groups", "_scope_initial_channels")
 
 
@@ -34,6 +35,7 @@ class Shape:
     Args:
         maps: parameter or buffer name -> which entries of the shared tensor are left.
         attributes: module name -> attribute -> value, where it differs from the dense network's.
+        shared_attributes: the same attributes' values in the dense network.
         widths: what the graph's operations remember, in the graph's order.
         mappings: the graph's index mappings, one pair a dependency.
         tables: the host's tables of head and group counts.
@@ -41,6 +43,7 @@ class Shape:
 
     maps: Mapping[str, IndexMap] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shared_attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     widths: tuple[dict[str, Any], ...] = ()
     mappings: tuple[tuple[Any, ...], ...] = ()
     tables: Mapping[str, dict[Any, Any]] = field(default_factory=dict)
@@ -48,7 +51,9 @@ class Shape:
     @property
     def plan(self) -> ChannelPlan | None:
         """The channel plan, or None while nothing is cut."""
-        return ChannelPlan(self.maps, self.attributes) if self.maps else None
+        if not self.maps:
+            return None
+        return ChannelPlan(self.maps, self.attributes, (), self.shared_attributes)
 
 
 class WorkingNetwork:
@@ -69,7 +74,6 @@ class WorkingNetwork:
         self._parameters = _places(self.network, "_parameters")
         self._buffers = _places(self.network, "_buffers")
         self._modules: dict[str, nn.Module] = dict(self.network.named_modules())
-        self._dense = {name: _plain_attributes(m) for name, m in self._modules.items()}
         self._held: dict[str, torch.Tensor] = {}
         self._shape = Shape()
 
@@ -83,6 +87,8 @@ class WorkingNetwork:
             The dense shape, where every ticket starts.
         """
         self._host = host
+        # Not before the trace: a forward may keep what it saw as an attribute.
+        self._dense = {name: _plain_attributes(m) for name, m in self._modules.items()}
         nodes = list(host.DG.module2node.values())
         self._operations = [n.module for n in nodes if type(n.module).__module__ == ops.__name__]
         self._dependencies = [dep for node in nodes for dep in node.dependencies]
@@ -112,6 +118,7 @@ class WorkingNetwork:
             dependency.index_mapping = list(mapping)
         for table, content in shape.tables.items():
             setattr(self._host, table, dict(content))
+        self._host.DG._pruning_history = []  # in numbers of networks that come and go
         self._shape = shape
         self._hold(values)
 
@@ -167,9 +174,33 @@ class WorkingNetwork:
             )
         return self._read(maps)
 
-    def module(self, name: str) -> nn.Module:
-        """A module of the working network by name."""
-        return self._modules[name]
+    def fix(self, fix_attributes: Callable[[nn.Module], Any]) -> None:
+        """Let the user set attributes of the cut network.
+
+        Args:
+            fix_attributes: the user's function.
+
+        Raises:
+            InvalidArgument: it fails, or sets what a ticket cannot hold.
+        """
+        before = {name: dict(vars(module)) for name, module in self._modules.items()}
+        try:
+            fix_attributes(self.network)
+        except Exception as error:
+            raise InvalidArgument(
+                f"fix_attributes failed on the cut network ({type(error).__name__}: {error})"
+            ) from error
+        for name, module in self._modules.items():
+            for attribute, value in list(vars(module).items()):
+                if before[name].get(attribute, _ABSENT) is value:
+                    continue
+                if attribute not in self._dense[name] or not is_plain(value):
+                    vars(module).pop(attribute)
+                    vars(module).update(before[name])
+                    raise InvalidArgument(
+                        f"fix_attributes set {attribute!r} of {name!r} to {value!r}: it may change "
+                        "attributes that the network has, to numbers, strings or tuples of them"
+                    )
 
     def dense_attribute(self, module: str, attribute: str) -> Any:
         """An attribute's value in the dense network."""
@@ -202,15 +233,17 @@ class WorkingNetwork:
             ) from error
 
     def _read(self, maps: Mapping[str, IndexMap]) -> Shape:
-        attributes = {}
+        attributes, shared = {}, {}
         for name, dense in self._dense.items():
             now = self._modules[name].__dict__
             changed = {k: now[k] for k, v in dense.items() if now[k] is not v and now[k] != v}
             if changed:
                 attributes[name] = changed
+                shared[name] = {key: dense[key] for key in changed}
         return Shape(
             maps=maps,
             attributes=attributes,
+            shared_attributes=shared,
             widths=tuple(_widths(operation) for operation in self._operations),
             mappings=tuple(tuple(dep.index_mapping) for dep in self._dependencies),
             tables={table: dict(getattr(self._host, table)) for table in _HOST_TABLES},

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from rtl_plugin.arguments import callable_name, whole_number
@@ -188,6 +189,9 @@ class _Retraining:
         self._finished = {n: p.detach().clone() for n, p in self._model.named_parameters()}
 
     def _finish_epoch(self) -> None:
+        # Fused optimizers, and those that write through .data, leave no trace of their own.
+        for parameter in self._model.parameters():
+            torch.autograd.graph.increment_version(parameter)
         self._training.publish(self._tickets)
         self._remember_weights()
 

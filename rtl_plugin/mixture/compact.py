@@ -24,8 +24,9 @@ class _Made:
 class CompactStrategy:
     """Runs small networks, made when first asked for and again after a change of their weights.
 
-    Outputs carry gradients to the inputs, not to weights. A write through ``.data`` leaves no trace
-    and is not seen.
+    Outputs carry gradients to the inputs, not to weights. A write that leaves no trace is not seen:
+    one through ``.data``, and a step of a fused optimizer outside ``retrain``. A network whose
+    forward writes to its buffers is made afresh for every call, which is slow.
 
     Args:
         model: the network whose present parameters are used at every call.
@@ -42,6 +43,7 @@ class CompactStrategy:
             checked_plan(model, ticket)
         self._model, self._tickets = model, tickets
         self._made: dict[str, _Made] = {}
+        self._stateful = False
         self._lock = threading.Lock()  # for making networks; running them takes none
 
     def run(self, ticket: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -55,7 +57,15 @@ class CompactStrategy:
         Returns:
             The network's output.
         """
-        return self._network(ticket)(*args, **kwargs)
+        if self._stateful:
+            return self.export(ticket)(*args, **kwargs)
+        network = self._network(ticket)
+        before = [(id(buffer), _version(buffer)) for buffer in network.buffers()]
+        output = network(*args, **kwargs)
+        if before != [(id(buffer), _version(buffer)) for buffer in network.buffers()]:
+            # Its forward counts or averages: from now on every call has a network of its own.
+            self._stateful = True
+        return output
 
     def export(self, ticket: str) -> nn.Module:
         """The small network as a snapshot in eval mode.

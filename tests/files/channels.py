@@ -47,6 +47,7 @@ def channel_header() -> dict[str, Any]:
                     ],
                     "lists": 2,
                     "attributes": {"layer": {"out_features": 2, "shape": [2, [3]]}},
+                    "shared_attributes": {"layer": {"out_features": 4}},
                     "compact_only": ["layer 'norm'"],
                 },
             }

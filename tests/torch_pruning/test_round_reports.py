@@ -46,12 +46,34 @@ def test_parameters_count_what_is_cut() -> None:
 def test_a_step_that_cuts_nothing_is_an_error() -> None:
     pruner = pruner_of(CONV_BN, CONV_BN.build(), pruning_ratio=0.05)
     pruner.step()  # one of twelve channels
-    model = CONV_BN.build()
-    whole = pruner_of(CONV_BN, model, pruning_ratio=0.5, pruning_ratio_dict={model.parts: 0.0})
+    whole = pruner_of(CONV_BN, CONV_BN.build(), lambda group: None, pruning_ratio=0.5)
     with pytest.raises(PruningFailed, match=r"group 'a', round 1: nothing was cut, 0.0% .* 50.0%"):
         whole.step()
     with pytest.raises(InvalidArgument, match="there are no tickets yet: call step"):
         _ = whole.tickets
+
+
+def test_asking_for_nothing_is_an_error() -> None:
+    model = CONV_BN.build()
+    for asked in ({"pruning_ratio": 0.0}, {"pruning_ratio_dict": {model.parts: 0.0}}):
+        with pytest.raises(InvalidArgument, match="nothing is asked for: pruning_ratio is 0"):
+            pruner_of(CONV_BN, model, **asked)
+    with pytest.raises(InvalidArgument, match=r"asks 0\.5 of Linear, of which nothing can be cut"):
+        pruner_of(CONV_BN, model, pruning_ratio_dict={model.head: 0.5})
+
+
+@pytest.mark.parametrize("name", ["own ratio", "cap"])
+def test_rounds_that_the_host_makes_without_cutting(name: str) -> None:
+    model = CONV_BN.build()
+    keywords = {
+        "own ratio": {"pruning_ratio_dict": {model.parts: 0.1}, "iterative_steps": 5},
+        "cap": {"pruning_ratio": 0.5, "max_pruning_ratio": 0.3, "iterative_steps": 4},
+    }[name]
+    pruner = run_all(pruner_of(CONV_BN, model, **keywords))
+    rows = [report["a"] for report in pruner.reports]
+    assert rows[-1].asked == pytest.approx(0.1 if name == "own ratio" else 0.3)
+    assert rows[-1].achieved >= rows[-1].asked
+    assert any(row.note for row in rows)
 
 
 def test_rounding_may_have_removed_as_much_before() -> None:
@@ -62,7 +84,7 @@ def test_rounding_may_have_removed_as_much_before() -> None:
     assert pruner.reports[0]["a"].widths == {"parts.0": (4, 8), "parts.3": (8, 12)}
     notes = [report["a"].note for report in pruner.reports]
     assert notes[0] == ""
-    assert "nothing cut: an earlier round had removed as much" in notes
+    assert "nothing cut: as much was removed before" in notes
     assert [r["a"].achieved >= r["a"].asked for r in pruner.reports] == [True] * 4
 
 
