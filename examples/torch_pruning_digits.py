@@ -104,7 +104,8 @@ def main() -> None:
             sizes = measured_sizes(methods, recipe, samples, 5 if arguments.quick else 30)
             mixed = mixed_latency(methods, samples, 5 if arguments.quick else 30)
             print(f"\nseed {seed}; times: CPU time of one thread, a batch of {BATCH}\n{sizes}")
-            print(f"a batch that mixes the environments: {mixed['ratio']:.3f} of dense\n")
+            print(f"a batch that mixes the environments: {mixed['ratio']:.3f} of dense")
+            print(f"the same, networks pruned apart: {mixed['ratio_pruned_apart']:.3f} of dense\n")
     results = {
         **header(recipe, groups, arguments.split),
         "rows": summarised(raw),
@@ -160,9 +161,10 @@ def raw_row(method: Method, seed: int, samples: Any) -> dict[str, Any]:
 
 
 def measured_sizes(methods: list[Method], recipe: Recipe, samples: Any, rounds: int) -> SizeReport:
-    """Sizes and latency of every ticket's network and of the one pruned network."""
-    found, pruned, whole, _ = methods
+    """Sizes and latency of every small network beside the dense one."""
+    found, pruned, whole, apart = methods
     networks = {**found.networks, pruned.name: pruned.networks["all"]}
+    networks |= {f"{name}, {apart.name}": network for name, network in apart.networks.items()}
     return measure_networks(
         whole.networks["all"], networks, samples[0][:BATCH], asked=recipe.pruning_ratio,
         rounds=rounds, threads=1, clock=time.thread_time,
@@ -170,25 +172,26 @@ def measured_sizes(methods: list[Method], recipe: Recipe, samples: Any, rounds: 
 
 
 def mixed_latency(methods: list[Method], samples: Any, rounds: int) -> dict[str, float | bool]:
-    """Latency of a mixed batch through the mixture, which runs one pass for each environment."""
+    """Latency of a mixed batch: one pass of a small network for each environment, either way."""
     names = samples[2][:BATCH]
-    mixture = methods[0].extras["mixture"]
+    tickets, _, dense, apart = methods
 
     class Served(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, method: Method) -> None:
             super().__init__()
-            self.model = mixture.model
+            self.networks = nn.ModuleList(method.networks.values())
+            self.answer = method.answer
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return mixture(x, tickets=names)
+            return self.answer(x, names)
 
-    dense = methods[2].networks["all"]
     runs = compare_latency(
-        dense, {"mixed": Served()}, samples[0][:BATCH], rounds=rounds, threads=1,
-        clock=time.thread_time,
+        dense.networks["all"], {"mixed": Served(tickets), "apart": Served(apart)},
+        samples[0][:BATCH], rounds=rounds, threads=1, clock=time.thread_time,
     )  # fmt: skip
     return {
         "ratio": runs.ratio("mixed"),
+        "ratio_pruned_apart": runs.ratio("apart"),
         "noise": runs.noise("mixed"),
         "within_noise": runs.within_noise("mixed"),
     }

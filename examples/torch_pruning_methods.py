@@ -103,7 +103,9 @@ def tickets(start: nn.Module, groups: Any, recipe: Recipe, seed: int) -> Method:
     owned = [
         value for t in pruner.tickets.values() for value in (*t.masks.values(), *t.state.values())
     ]
-    served = _bytes(network) + sum(map(_bytes, small.values())) + sum(t.nbytes for t in owned)
+    lists = sum(t.channels.nbytes for t in pruner.tickets.values() if t.channels)
+    owned_bytes = lists + sum(t.nbytes for t in owned)
+    served = _bytes(network) + sum(map(_bytes, small.values())) + owned_bytes
     return Method(
         "channel tickets", lambda x, names: mixture(x, tickets=names), small, loss.batches,
         _mixture_file_bytes(mixture), served, {"mixture": mixture, "report": str(report)},

@@ -72,6 +72,12 @@ class ChannelPlan:
                 described.update(b"-" if kept is None else raw_bytes(kept))
         return described.hexdigest()
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the lists of positions in memory, those that maps share once."""
+        lists = [kept for index_map in self.maps.values() for kept in index_map.lists()]
+        return sum({kept.data_ptr(): kept.nbytes for kept in lists}.values())
+
     def channels(self, layer: str, dim: int = 0) -> torch.Tensor | None:
         """Which of a layer's original output channels the small network has.
 

@@ -146,6 +146,11 @@ class IndexMap:
         self.scatter(torch.ones(self.small_shape, dtype=torch.bool), mask)
         return mask
 
+    def lists(self) -> list[torch.Tensor]:
+        """The lists of positions that this map holds in memory, one made for speed included."""
+        held = (*self.axes, self.entries, vars(self).get("_kernels"))
+        return [kept for kept in held if kept is not None]
+
     def to(self, device: torch.device | str) -> "IndexMap":
         """The same map with its positions on a device.
 

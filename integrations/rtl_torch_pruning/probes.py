@@ -45,15 +45,24 @@ class Probe:
             index_map = self._by_kernel(index_map)
         return index_map.positions(dtype).to(self.device)
 
-    def read(self, probe: torch.Tensor) -> IndexMap | None:
+    def read(self, probe: torch.Tensor, look_closely: bool = True) -> IndexMap | None:
         """The map that a probe shows after a cut, None where the tensor is whole.
 
         Args:
             probe: what is left of :meth:`positions`.
+            look_closely: read every entry; else, of convolutions that the host itself has cut by
+                rows and columns, the border only.
 
         Raises:
             InvalidTicket: it does not hold positions any more.
         """
+        if self.whole_kernels and not look_closely:
+            axes = _border(probe, self.shape[1])
+            if axes is not None:
+                kept = [
+                    None if a.numel() == s else a for a, s in zip(axes, self.shape, strict=False)
+                ]
+                return IndexMap(self.shape, (*kept, *(None,) * (len(self.shape) - 2)))
         index_map = traced_map(probe, self._small_shape())
         if index_map is None or not self.whole_kernels:
             return index_map
@@ -74,6 +83,16 @@ class Probe:
         if not self.whole_kernels:
             return self.shape
         return (*self.shape[:2], *(1,) * (len(self.shape) - 2))
+
+
+def _border(probe: torch.Tensor, columns: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Kept rows and columns, read off a probe's first lines; None if its last ones disagree."""
+    kernels = probe.detach().cpu().flatten(1)
+    rows = kernels[:, 0].to(torch.int64) // columns
+    kept = kernels[0].to(torch.int64) % columns
+    last_row = torch.equal(kernels[-1].to(torch.int64), rows[-1] * columns + kept)
+    last_column = torch.equal(kernels[:, -1].to(torch.int64), rows * columns + kept[-1])
+    return (rows, kept) if last_row and last_column else None
 
 
 def whole_kernel_weights(network: nn.Module, customized: Iterable[object]) -> set[str]:

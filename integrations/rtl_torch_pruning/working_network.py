@@ -221,7 +221,7 @@ class WorkingNetwork:
         try:
             probe = self._probes[name]
             if len(probe.shape) != 1:
-                return probe.read(tensors[0])
+                return probe.read(tensors[0], look_closely)
             key = (probe.shape[0], tensors[0].detach().cpu().numpy().tobytes())
             if key not in vectors:
                 vectors[key] = probe.read(tensors[0])
