@@ -59,10 +59,11 @@ class Probe:
         if self.whole_kernels and not look_closely:
             axes = _border(probe, self.shape[1])
             if axes is not None:
-                kept = [
-                    None if a.numel() == s else a for a, s in zip(axes, self.shape, strict=False)
-                ]
-                return IndexMap(self.shape, (*kept, *(None,) * (len(self.shape) - 2)))
+                pairs = zip(axes, self.shape[:2], strict=True)
+                kept = [None if axis.numel() == size else axis for axis, size in pairs]
+                whole = kept == [None, None]
+                rest = (None,) * (len(self.shape) - 2)
+                return None if whole else IndexMap(self.shape, (*kept, *rest))
         index_map = traced_map(probe, self._small_shape())
         if index_map is None or not self.whole_kernels:
             return index_map

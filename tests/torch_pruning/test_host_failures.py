@@ -46,6 +46,10 @@ def test_probes_of_kernels_cut_unevenly() -> None:
     left = torch.stack([whole[0, [0]], whole[1, [0]], whole[2, [1]], whole[3, [1]]])
     index_map = probe.read(left)
     assert index_map is not None
+    at_the_border = probe.read(left, look_closely=False)
+    assert at_the_border is not None
+    assert at_the_border.entries is not None
+    assert probe.read(whole, look_closely=False) is None
     assert torch.equal(probe.positions(index_map), left)
     weight = torch.arange(72.0).reshape(4, 2, 3, 3)
     expected = torch.stack([weight[k, [k // 2]] for k in range(4)])
