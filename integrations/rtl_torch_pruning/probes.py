@@ -61,7 +61,7 @@ class Probe:
             if axes is not None:
                 pairs = zip(axes, self.shape[:2], strict=True)
                 kept = [None if axis.numel() == size else axis for axis, size in pairs]
-                whole = kept == [None, None]
+                whole = all(axis is None for axis in kept)
                 rest = (None,) * (len(self.shape) - 2)
                 return None if whole else IndexMap(self.shape, (*kept, *rest))
         index_map = traced_map(probe, self._small_shape())
