@@ -67,3 +67,12 @@ def test_the_check_can_fail(measured: dict[str, Any], example: Any) -> None:
     measured["mixed_batch_latency"]["ratio"] = 0.12345
     wrong = documented(measured, example)
     assert missing(wrong) == wrong
+
+
+def test_the_documented_costs_are_the_measured_ones() -> None:
+    path = ROOT / "benchmarks/results/structured_pruning_cost.cpu.json"
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    goals = [(g["value"], round(g["target"], 3)) for g in measured["goals"]]
+    ends = [f"| {value:.3f} | {target:g} |" for value, target in goals]
+    fraction = f"has {measured['kept_mac_fraction']:.3f} of the multiply-accumulates"
+    assert missing([*ends, fraction]) == []
