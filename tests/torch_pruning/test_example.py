@@ -63,7 +63,8 @@ def test_the_accuracies_that_it_prints_are_those_in_its_json(
 
 def test_the_sizes_that_it_prints_are_those_in_its_json(run: tuple[str, dict[str, Any]]) -> None:
     printed, results = run
-    names = ["dense", *results["environments"], "one pruned network"]
+    apart = [f"{name}, pruned apart" for name in results["environments"]]
+    names = ["dense", *results["environments"], "one pruned network", *apart]
     assert [row["name"] for row in results["sizes"]["rows"]] == names
     for row in results["sizes"]["rows"]:
         line = [
@@ -78,8 +79,9 @@ def test_the_sizes_that_it_prints_are_those_in_its_json(run: tuple[str, dict[str
         assert line in cells(printed, row["name"])
         warned = f"warning: {row['name']!r} is not clearly faster" in printed
         assert warned is row["within_noise"]
-    mixed = results["mixed_batch_latency"]["ratio"]
-    assert f"a batch that mixes the environments: {mixed:.3f} of dense" in printed
+    mixed = results["mixed_batch_latency"]
+    assert f"a batch that mixes the environments: {mixed['ratio']:.3f} of dense" in printed
+    assert f"networks pruned apart: {mixed['ratio_pruned_apart']:.3f} of dense" in printed
 
 
 def test_every_method_had_the_same_batches_and_the_small_networks_are_as_large(
