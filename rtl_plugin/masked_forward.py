@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from rtl_plugin.errors import InvalidArgument, UnmaskedAccess
+from rtl_plugin.structure import tensor_places
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -63,8 +64,8 @@ class TensorSlots:
                 f"{type(model).__name__} is or holds a TorchScript module, whose weights cannot be "
                 "masked from outside: pass the module it was scripted from"
             )
-        self._parameters = _places(model, "_parameters")
-        self._buffers = _places(model, "_buffers")
+        self._parameters = tensor_places(model, "_parameters")
+        self._buffers = tensor_places(model, "_buffers")
         self._tables: list[dict[str, Any]] = [m._parameters for m in modules]
         self._tables += [m._buffers for m in modules]
         self._recurrent = [m for m in modules if isinstance(m, nn.RNNBase)]
@@ -108,18 +109,6 @@ class TensorSlots:
                 if now is not None and now is not given:
                     replaced[name] = now.detach()
         return replaced
-
-
-def _places(model: nn.Module, table_name: str) -> dict[str, list[tuple[dict[str, Any], str]]]:
-    first_names: dict[int, str] = {}
-    places: dict[str, list[tuple[dict[str, Any], str]]] = {}
-    for prefix, module in model.named_modules():
-        table = getattr(module, table_name)
-        for local, tensor in table.items():
-            if tensor is not None:
-                name = first_names.setdefault(id(tensor), f"{prefix}.{local}" if prefix else local)
-                places.setdefault(name, []).append((table, local))
-    return places
 
 
 # What a penalty in a loss reads of a module; torch's own versions compute nothing with weights.

@@ -1,6 +1,7 @@
 """Whether masks and state fit a model, and putting state into one."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -107,6 +108,34 @@ def parameters_of(model: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[s
     """
     names = {name for name, _ in model.named_parameters()}
     return {name: value for name, value in state.items() if name in names}
+
+
+def tensor_places(model: nn.Module, table_name: str) -> dict[str, list[tuple[dict[str, Any], str]]]:
+    """Every place in a model's module tree where a parameter or buffer is kept.
+
+    Args:
+        model: any module.
+        table_name: ``"_parameters"`` or ``"_buffers"``.
+
+    Returns:
+        Tensor name -> (table of a module, key in it); a tied tensor has one name, the first, and
+        several places.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> tied = nn.Sequential(layer, layer, nn.ReLU())
+        >>> {name: len(places) for name, places in tensor_places(tied, "_parameters").items()}
+        {'0.weight': 1, '0.bias': 1}
+    """
+    first_names: dict[int, str] = {}
+    places: dict[str, list[tuple[dict[str, Any], str]]] = {}
+    for prefix, module in model.named_modules():
+        table = getattr(module, table_name)
+        for local, tensor in table.items():
+            if tensor is not None:
+                name = first_names.setdefault(id(tensor), f"{prefix}.{local}" if prefix else local)
+                places.setdefault(name, []).append((table, local))
+    return places
 
 
 def device_of(model: nn.Module) -> torch.device:

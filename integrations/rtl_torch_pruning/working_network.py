@@ -17,11 +17,11 @@ from rtl_plugin.integration_api import (
     InvalidTicket,
     PruningFailed,
     is_plain,
+    tensor_places,
 )
 from rtl_torch_pruning.probes import Probe, whole_kernel_weights
 
 Tensors = Mapping[str, torch.Tensor]
-Places = list[tuple[dict[str, Any], str]]
 # Widths that the graph itself remembers of concatenations, splits, slices and outputs.
 _WIDTH_FIELDS = ("offsets", "concat_sizes", "split_sizes", "start", "end", "shape")
 _ABSENT = object()
@@ -71,8 +71,8 @@ class WorkingNetwork:
 
     def __init__(self, model: nn.Module) -> None:
         self.network = _twin(model)
-        self._parameters = _places(self.network, "_parameters")
-        self._buffers = _places(self.network, "_buffers")
+        self._parameters = tensor_places(self.network, "_parameters")
+        self._buffers = tensor_places(self.network, "_buffers")
         self._modules: dict[str, nn.Module] = dict(self.network.named_modules())
         self._held: dict[str, torch.Tensor] = {}
         self._shape = Shape()
@@ -279,19 +279,6 @@ def _twin(model: nn.Module) -> nn.Module:
             "keep only parameters, buffers and plain values as attributes"
         ) from error
     return twin
-
-
-def _places(network: nn.Module, table_name: str) -> dict[str, Places]:
-    """Tensor name -> every (table, key) that holds it; a tied tensor has several."""
-    first_names: dict[int, str] = {}
-    places: dict[str, Places] = {}
-    for prefix, module in network.named_modules():
-        table = getattr(module, table_name)
-        for local, tensor in table.items():
-            if tensor is not None:
-                name = first_names.setdefault(id(tensor), f"{prefix}.{local}" if prefix else local)
-                places.setdefault(name, []).append((table, local))
-    return places
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, Any]:
