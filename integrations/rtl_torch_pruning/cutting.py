@@ -34,6 +34,7 @@ class Cutter:
 
     Raises:
         InvalidArgument: keywords or example inputs do not fit.
+        PruningFailed: the host cannot build its graph.
         NothingPrunable: the graph has no group to cut.
     """
 

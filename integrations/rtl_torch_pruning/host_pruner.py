@@ -128,6 +128,27 @@ def host_errors(where: object) -> Iterator[None]:
         ) from error
 
 
+def guarded_groups(groups: Iterator[Group], where: object) -> Iterator[Group]:
+    """The host's groups, where it fails to make one with :func:`host_errors`.
+
+    Args:
+        groups: of the host, made one after the other.
+        where: for the message.
+
+    Returns:
+        The same groups.
+
+    Raises:
+        PruningFailed: in the place of whatever the host raised.
+    """
+    while True:
+        with host_errors(where):
+            group = next(groups, None)
+        if group is None:
+            return
+        yield group
+
+
 def check_arguments(
     model: Any, groups: Any, importance: Any, on_vanishing: Any, fix_attributes: Any
 ) -> None:

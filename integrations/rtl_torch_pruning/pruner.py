@@ -1,6 +1,7 @@
 """Structured lottery tickets: Torch-Pruning's pruner, once for every data group."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 from torch import nn
@@ -38,6 +39,7 @@ from rtl_torch_pruning.group_training import (
 from rtl_torch_pruning.host_pruner import (
     OnVanishing,
     check_arguments,
+    guarded_groups,
     host_errors,
     needs_gradients,
     squares_gradients,
@@ -79,6 +81,7 @@ class RTLPruner:
     Raises:
         InvalidArgument: an argument is out of range, unknown, not the model's, or contradicts
             another; the network does not accept the example; outputs would be cut.
+        PruningFailed: Torch-Pruning cannot trace the network.
         NothingPrunable: there is no group of channels to cut.
 
     Example:
@@ -178,9 +181,10 @@ class RTLPruner:
         round = self._round(look_closely=interactive)
         if interactive:
             return round
-        for group in round:
-            with host_errors(f"round {self.current_step + 1}, group {group.ticket!r}"):
-                group.prune()
+        with closing(round):  # or a traceback would hold the round open after a failure
+            for group in round:
+                with host_errors(f"round {self.current_step + 1}, group {group.ticket!r}"):
+                    group.prune()
         return self.reports[-1]
 
     @property
@@ -245,7 +249,7 @@ class RTLPruner:
         """
         return original_channels(self.model, self.tickets[name])
 
-    def _round(self, look_closely: bool) -> Iterator[Group]:
+    def _round(self, look_closely: bool) -> Generator[Group, None, None]:
         number = self.current_step + 1
         self._check_round(number)
         point, self._open_round = self._theta_0(), True
@@ -273,11 +277,7 @@ class RTLPruner:
         clock.stop("train")
         with forked(derived_seed(self._training.seed, "rank", number, name)), host_errors(where):
             groups = self._cutter.rank(before, ranked.values, ranked.gradients, number)
-        while True:
-            with host_errors(where):
-                group = next(groups, None)
-            if group is None:
-                break
+        for group in guarded_groups(groups, where):
             group.ticket = name
             yield group
         shape = self._cutter.cut_shape(look_closely)
