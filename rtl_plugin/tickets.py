@@ -5,20 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from tabulate import tabulate
 from torch import nn
 
-from rtl_plugin import ticket_file, torch_prune
-from rtl_plugin.diagnostics.similarity import (
-    Matrix,
-    layer_similarity,
-    mean_similarity,
-    similarity_matrix,
-)
+from rtl_plugin import nni_masks, ticket_file, torch_prune
+from rtl_plugin.diagnostics.similarity import Matrix, layer_similarity, similarity_matrix
 from rtl_plugin.errors import CompactOnly, UnknownTicket
-from rtl_plugin.structure import check_structure, install_state
+from rtl_plugin.fingerprint import model_structure
+from rtl_plugin.structure import check_structure, install_state, persistent_buffers
 from rtl_plugin.ticket import Ticket as Ticket
 from rtl_plugin.ticket import moved, tickets_by_name
+from rtl_plugin.ticket_summary import compact_only_reasons, summarised, union_of
 
 
 class TicketSet(Mapping[str, Ticket]):
@@ -85,33 +81,27 @@ class TicketSet(Mapping[str, Ticket]):
     @property
     def names(self) -> tuple[str, ...]:
         """The tickets' names, in order."""
-        return tuple(self._tickets)
+        return tuple(self)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Masked parameter name -> shape."""
-        first = next(iter(self._tickets.values()))
-        return {name: tuple(mask.shape) for name, mask in first.masks.items()}
+        masks = next(iter(self.values())).masks
+        return {name: tuple(mask.shape) for name, mask in masks.items()}
 
     @property
     def compact_only(self) -> tuple[str, ...]:
         """Why masked networks are not the small ones, one layer an entry; empty where they are."""
-        plans = [ticket.channels for ticket in self.values() if ticket.channels is not None]
-        return tuple(dict.fromkeys(reason for plan in plans for reason in plan.compact_only))
+        return compact_only_reasons(self.values())
 
     @property
     def structured(self) -> bool:
         """Whether these are channel tickets, each of which is a smaller network."""
-        return next(iter(self._tickets.values())).channels is not None
+        return next(iter(self.values())).channels is not None
 
     def union(self) -> dict[str, torch.Tensor]:
         """Weights that at least one ticket keeps: parameter name -> bool tensor."""
-        tickets = list(self.values())
-        result = {name: mask.clone() for name, mask in tickets[0].masks.items()}
-        for ticket in tickets[1:]:
-            for name, mask in ticket.masks.items():
-                result[name] |= mask.to(result[name].device)
-        return result
+        return union_of(self.values())
 
     def active_parameters(self) -> int:
         """Size of the union: prunable weights that at least one ticket keeps."""
@@ -141,29 +131,11 @@ class TicketSet(Mapping[str, Ticket]):
             float64 array [K, K], or parameter name -> such an array.
         """
         masks = [ticket.masks for ticket in self.values()]
-        if per_layer:
-            return layer_similarity(masks, excess=excess)
-        return similarity_matrix(masks, excess=excess)
+        return (layer_similarity if per_layer else similarity_matrix)(masks, excess=excess)
 
     def summary(self) -> str:
         """A table with one line a ticket, the union and the bytes of masks and own state."""
-        masks = [ticket.masks for ticket in self.values()]
-        raw = mean_similarity(similarity_matrix(masks))
-        excess = mean_similarity(similarity_matrix(masks, excess=True))
-        rows = [
-            [t.name, f"{t.kept:,}", f"{1 - t.density:.2%}", raw[k], excess[k], _own_bytes(t)]
-            for k, t in enumerate(self.values())
-        ]
-        headers = ["ticket", "kept", "sparsity", "similarity", "over chance", "own bytes"]
-        table = tabulate(
-            rows, headers=headers, floatfmt=".3f", intfmt=",", disable_numparse=[0, 1, 2]
-        )
-        total = sum(mask.numel() for mask in masks[0].values())
-        lines = [table, "", f"union {self.active_parameters():,} of {total:,} prunable weights"]
-        empty = {t.name: ", ".join(t.empty_masks) for t in self.values() if t.empty_masks}
-        lines += [f"nothing kept in {name}: {masks}" for name, masks in empty.items()]
-        lines += [f"runs as a small network only: {reason}" for reason in self.compact_only]
-        return "\n".join(lines)
+        return summarised(self.values())
 
     def check_fits(self, model: nn.Module) -> None:
         """Refuse a model of another structure.
@@ -172,10 +144,10 @@ class TicketSet(Mapping[str, Ticket]):
             model: the network these tickets are to mask.
 
         Raises:
-            StructureMismatch: a masked parameter or a state entry is unknown or of another
-                shape, or the parameter names and shapes are not those the tickets were found on.
+            StructureMismatch: a masked parameter or a state entry is unknown or of another shape,
+                or names and shapes are not those the tickets were found on.
         """
-        states = {ticket.name: ticket.state for ticket in self.values()}
+        states = {name: ticket.state for name, ticket in self.items()}
         check_structure(model, self.shapes, states, self.structure)
         for ticket in self.values():
             if ticket.channels is not None:
@@ -203,14 +175,14 @@ class TicketSet(Mapping[str, Ticket]):
         Args:
             device: as for ``torch.Tensor.to``.
         """
-        rewind_state = self.rewind_state
+        state = self.rewind_state
         return TicketSet(
             [ticket.to(device) for ticket in self.values()],
             structure=self.structure,
             theta_0=self.theta_0,
             schedule=self.schedule,
             history=self.history,
-            rewind_state=None if rewind_state is None else moved(rewind_state, device),
+            rewind_state=None if state is None else moved(state, device),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -258,15 +230,15 @@ class TicketSet(Mapping[str, Ticket]):
             name: the ticket's name when one model is given.
 
         Returns:
-            A set over the names of the bare model; own state is each model's other buffers.
+            A set over the bare model's names; own state is each model's other buffers.
 
         Raises:
             NothingPrunable: a model carries no ``torch.nn.utils.prune`` mask.
-            InvalidTicket: not a module, a mask holds values other than 0 and 1, the models
-                disagree, or the uses of a tied parameter do.
+            InvalidTicket: not a module, values other than 0 and 1, or models (or the uses of a tied
+                parameter) that disagree.
         """
-        named = models if isinstance(models, Mapping) else {name: models}
-        return cls([Ticket(key, *torch_prune.read_masks(key, m)) for key, m in named.items()])
+        named = (models if isinstance(models, Mapping) else {name: models}).items()
+        return cls([Ticket(key, *torch_prune.read_masks(key, model)) for key, model in named])
 
     def to_torch_prune(self, name: str, model: nn.Module) -> nn.Module:
         """Put one ticket on a model as ``torch.nn.utils.prune`` masks, in place.
@@ -291,6 +263,44 @@ class TicketSet(Mapping[str, Ticket]):
         return model
 
     @classmethod
+    def from_nni(cls, masks: Any, model: nn.Module, name: str = "pruned") -> "TicketSet":
+        """Import mask dictionaries of NNI.
+
+        Args:
+            masks: module name -> target name -> tensor of zeros and ones (one ticket), or ticket
+                name -> such a dictionary. A leading ``module.`` of module names is understood.
+            model: the network they were made for, unwrapped.
+            name: the ticket's name when one dictionary is given.
+
+        Returns:
+            A set over the masked parameters; own state is the model's buffers.
+
+        Raises:
+            StructureMismatch: a masked parameter is not in the model, or does not fit.
+            InvalidTicket: values other than 0 and 1, nothing kept, or no mask dictionary.
+        """
+        state = persistent_buffers(model)
+        found = nni_masks.masks_by_ticket(masks, name).items()
+        tickets = [Ticket(key, nni_masks.read_nni_masks(key, m, model), state) for key, m in found]
+        return cls(tickets, structure=model_structure(model))
+
+    def to_nni(self, name: str) -> dict[str, dict[str, torch.Tensor]]:
+        """One ticket as an NNI mask dictionary, for ``update_masks`` and the like.
+
+        Args:
+            name: which ticket.
+
+        Returns:
+            Module name -> target name -> float tensor of zeros and ones.
+
+        Raises:
+            UnknownTicket: no such ticket.
+            CompactOnly: the masked network is not the small one.
+        """
+        self.check_maskable("NNI")
+        return nni_masks.write_nni_masks(self[name].masks)
+
+    @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TicketSet":
         """Read a ticket file.
 
@@ -305,8 +315,3 @@ class TicketSet(Mapping[str, Ticket]):
             DamagedFile: it is damaged, truncated, foreign, or of an unknown version.
         """
         return cls.from_file(ticket_file.load(path))
-
-
-def _own_bytes(ticket: Ticket) -> int:
-    masks = sum((mask.numel() + 7) // 8 for mask in ticket.masks.values())
-    return masks + sum(value.nbytes for value in ticket.state.values())

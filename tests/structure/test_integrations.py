@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "integrations"
 SEAM = "rtl_plugin.integration_api"
 # Import package -> the one host that it may import.
-HOST_OF = {"rtl_torch_pruning": "torch_pruning"}
+HOST_OF = {"rtl_nni": "nni", "rtl_torch_pruning": "torch_pruning"}
 HOSTS = {"torch_pruning", "nni", "rtl_torch_pruning", "rtl_nni"}
 
 

@@ -1,0 +1,32 @@
+"""The host's classes that others here build on or ask about."""
+
+from rtl_nni.host import check_version, quiet
+
+check_version()
+with quiet():
+    from nni.common import is_traceable
+    from nni.compression.base.compressor import Pruner
+    from nni.compression.base.wrapper import ModuleWrapper
+    from nni.compression.pruning import LevelPruner, MovementPruner, SlimPruner
+    from nni.compression.pruning.scheduled_pruner import ScheduledPruner, _ComboPruner
+    from nni.compression.utils.evaluator import (
+        DeepspeedTorchEvaluator,
+        Evaluator,
+        TorchEvaluator,
+    )
+
+ComboPruner = _ComboPruner
+
+__all__ = [
+    "ComboPruner",
+    "DeepspeedTorchEvaluator",
+    "Evaluator",
+    "LevelPruner",
+    "ModuleWrapper",
+    "MovementPruner",
+    "Pruner",
+    "ScheduledPruner",
+    "SlimPruner",
+    "TorchEvaluator",
+    "is_traceable",
+]
