@@ -51,7 +51,23 @@ def check_trained(
             "ranked as they were. Does the training function step the optimizers it is given, and "
             "train the model it is given? Freeze what the forward does not use "
             "(requires_grad_(False)); a learning rate of 0 (warm-up) needs more steps"
+            f"{_emptied(masks)}"
         )
+
+
+def _emptied(masks: Masks) -> str:
+    names = [
+        f"{module}.{target}"
+        for module, targets in masks.items()
+        for target, mask in targets.items()
+        if mask is not None and not bool(mask.any())
+    ]
+    if not names:
+        return ""
+    return (
+        f". Nothing is left of {', '.join(names)}, so nothing flows through: lower the ratio or "
+        "threshold, or take such layers out of their global group, whose scores know no layer sizes"
+    )
 
 
 def _survivors(name: str, masks: Masks) -> bool:

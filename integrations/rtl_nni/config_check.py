@@ -15,6 +15,8 @@ from rtl_nni.target_row import TargetRow
 from rtl_nni.target_traps import target_faults
 from rtl_plugin.integration_api import InvalidArgument, NothingPrunable
 
+HEADLINE = "config_list asks for what NNI would silently not do"
+
 
 @dataclass(frozen=True)
 class ConfigCheck:
@@ -108,13 +110,13 @@ def checked_config(config_list: Any, model: nn.Module, pruner: Any = None) -> Co
         raise InvalidArgument(f"model must be a torch.nn.Module, got {type(model).__name__}")
     refuse_wrapped(model)
     listed = checked_list(config_list)
-    _refuse("config_list does not fit the model", name_faults(model, listed))
+    refuse("config_list does not fit the model", name_faults(model, listed))
     entries = tuple(entries_by_layer(model, listed))
     if not entries:
         raise NothingPrunable("config_list selects no layer at all: its entries exclude them all")
-    _refuse("config_list selects what NNI cannot prune", module_faults(model, entries))
+    refuse("config_list selects what NNI cannot prune", module_faults(model, entries))
     rows = tuple(row for entry in entries for row in _rows(model, entry, pruner))
-    _refuse("config_list asks for what NNI would silently not do", target_faults(model, rows))
+    refuse(HEADLINE, target_faults(model, rows))
     if not any(row.ranked for row in rows):
         raise NothingPrunable(
             "config_list asks for no sparsity: give its entries 'sparse_ratio' (a float in (0, 1)) "
@@ -145,7 +147,16 @@ def refuse_wrapped(model: nn.Module) -> None:
         )
 
 
-def _refuse(headline: str, faults: Sequence[str]) -> None:
+def refuse(headline: str, faults: Sequence[str]) -> None:
+    """Raise all faults at once.
+
+    Args:
+        headline: what they have in common.
+        faults: one sentence each; none is fine.
+
+    Raises:
+        InvalidArgument: there is one.
+    """
     if faults:
         raise InvalidArgument("\n- ".join([f"{headline}:", *faults]))
 

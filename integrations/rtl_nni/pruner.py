@@ -174,12 +174,14 @@ class RTLPruner(Pruner):  # type: ignore[misc]
             point = rewinding.to(self._rewind_to)
             rounds = Rounds(self._plan, self._schedule, self._source, training, rewinding, point)
             masks = rounds.run(self.report, self._progress)
-        self._masks = masks
+        self._masks, self._tickets = masks, self._as_tickets(masks, point)
+        for name, ticket in self._tickets.items():
+            if ticket.empty_masks:
+                self.report.notes.append(f"nothing kept in {name}: {', '.join(ticket.empty_masks)}")
         note = identical_note(masks, training.steps != 0)
         if note:
             self.report.notes.append(note)
             warnings.warn(note, IdenticalTickets, stacklevel=2)
-        self._tickets = self._as_tickets(point)
         return self.bound_model, self.get_masks()
 
     def get_masks(self, group: str | None = None) -> Any:
@@ -247,11 +249,11 @@ class RTLPruner(Pruner):  # type: ignore[misc]
             )
         return Training.checked(max_steps, max_epochs)
 
-    def _as_tickets(self, point: RewindPoint) -> TicketSet:
+    def _as_tickets(self, masks: dict[str, NniMasks], point: RewindPoint) -> TicketSet:
         model = self.bound_model
         tickets = [
-            Ticket(group, read_nni_masks(group, masks, model), point.ticket_state())
-            for group, masks in self._masks.items()
+            Ticket(group, read_nni_masks(group, own, model), point.ticket_state())
+            for group, own in masks.items()
         ]
         schedule = None if self._schedule is None else self._schedule.description()
         return TicketSet(

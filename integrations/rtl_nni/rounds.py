@@ -7,13 +7,15 @@ from typing import Any
 from torch import nn
 
 from rtl_nni.achieved import check_reached, check_trained
-from rtl_nni.config_check import ConfigCheck
+from rtl_nni.config_check import HEADLINE, ConfigCheck, refuse
 from rtl_nni.config_entries import progress_factor, scaled
 from rtl_nni.host_run import check_length, run
 from rtl_nni.pruner_source import PrunerSource, Training
 from rtl_nni.report import Report, round_row
 from rtl_nni.rewinding import Rewinding
 from rtl_nni.survivors import check_nested, start_from
+from rtl_nni.target_row import TargetRow
+from rtl_nni.target_traps import output_faults
 from rtl_plugin.integration_api import Progress, RewindPoint, SparsitySchedule, Where
 
 NniMasks = dict[str, dict[str, Any]]
@@ -83,11 +85,12 @@ class Rounds:
         where = Where("rtl_nni", group, "round", round)
         factor = progress_factor(self._schedule, round, self._plan.prunable)
         config = [entry.as_config(factor) for entry in self._plan.entries]
-        rows = [replace(r, settings=scaled(r.settings, factor)) for r in self._plan.rows]
+        rows = [replace(row, settings=scaled(row.settings, factor)) for row in self._plan.rows]
         evaluator, model = self._rewinding.evaluators[group], self._rewinding.model
         with self._rewinding.before(self._point, round, group):
             pruner = self._source.fresh(model, config, evaluator, self._training.steps)
             self._source.check_asked(pruner, rows)
+            refuse(HEADLINE, output_faults(model, [_as_pruned(row, pruner) for row in rows]))
             check_length(pruner, self._training)
             if before is not None:
                 start_from(pruner, before)
@@ -99,6 +102,12 @@ class Rounds:
         if before is not None:
             check_nested(masks, before, where)
         return masks, rows
+
+
+def _as_pruned(row: TargetRow, pruner: Any) -> TargetRow:
+    """With the granularity that the pruner chose, which a function's pruner settles only now."""
+    space = pruner._target_spaces[row.layer][row.target]
+    return replace(row, granularity=space.granularity) if row.ranked else row
 
 
 def _in_order(model: nn.Module, masks: NniMasks) -> NniMasks:

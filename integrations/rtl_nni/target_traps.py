@@ -31,7 +31,7 @@ def target_faults(model: nn.Module, rows: Sequence[TargetRow]) -> list[str]:
         *(fault for row in present for fault in _align_faults(row, first, model)),
         *_dependency_faults(list(first.values())),
         *_global_faults(list(first.values())),
-        *_output_faults(model, list(first.values())),
+        *output_faults(model, list(first.values())),
     ]
 
 
@@ -161,15 +161,27 @@ def _global_faults(rows: Sequence[TargetRow]) -> Iterator[str]:
                     )
 
 
-def _output_faults(model: nn.Module, rows: Sequence[TargetRow]) -> Iterator[str]:
+def output_faults(model: nn.Module, rows: Sequence[TargetRow]) -> list[str]:
+    """Whole outputs of the network that nobody asked by name to remove.
+
+    Args:
+        model: the network.
+        rows: one a target, with the granularity that the pruner goes by.
+
+    Returns:
+        One sentence a fault, with its remedy.
+    """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    for row in rows:
-        last = bool(linear) and row.layer == linear[-1] and row.target == "weight"
-        if last and row.granularity == "out_channel" and not row.named:
-            yield (
-                f"{_where(row)}: the last linear layer would lose whole outputs (classes): add it "
-                "to exclude_op_names, or name it in op_names if its outputs are not the network's"
-            )
+    return [
+        f"{_where(row)}: the last linear layer would lose whole outputs (classes): add it to "
+        "exclude_op_names, or name it in op_names if its outputs are not the network's"
+        for row in rows
+        if linear
+        and row.layer == linear[-1]
+        and row.ranked
+        and row.granularity == "out_channel"
+        and not row.named
+    ]
 
 
 def _listed(ratios: set[Any]) -> str:
