@@ -1,6 +1,6 @@
 """Whether a round trained and pruned what it was asked to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ def check_trained(
     names: Mapping[str, str],
     masks: Masks,
     where: object,
+    ranked: Collection[str] = (),
 ) -> None:
     """Refuse a training that left a weight where it was.
 
@@ -27,6 +28,7 @@ def check_trained(
         names: parameter name -> its name in the wrapped model.
         masks: under which it was trained.
         where: for the message.
+        ranked: names of what is ranked next; of other parameters those of one dimension may stay.
 
     Raises:
         PruningFailed: a trainable weight did not move.
@@ -39,7 +41,7 @@ def check_trained(
         name
         for name, value in trained.items()
         # A bias before a normalisation may well get no gradient that float32 can hold.
-        if value.dim() > 1
+        if (value.dim() > 1 or name in ranked)
         and wrapped[names[name]].requires_grad
         and _survivors(name, masks)
         and bit_equal(value, start[name])

@@ -116,7 +116,9 @@ class BareModel:
         own = _tensors(self._model)
         with torch.no_grad():
             for name, value in {**point.parameters, **point.buffers}.items():
-                if not bit_equal(own[name], value):
+                if (own[name].device, own[name].dtype) != (value.device, value.dtype):
+                    own[name].data = value.clone()  # a trainer moved or converted the model
+                elif not bit_equal(own[name], value):
                     own[name].detach().copy_(value)
 
     def __enter__(self) -> "BareModel":

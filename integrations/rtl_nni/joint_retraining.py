@@ -96,11 +96,12 @@ def retrain(
         raise InvalidArgument("retrain needs steps= of at least 1, or epochs=")
     whole_number("turns", turns, 1)
     bound = evaluators_by_group(evaluators, None)
-    _check(model, tickets, bound, allow_other_weights)
+    _check(model, tickets, bound)
+    found_here = _found_on(model, tickets, allow_other_weights)
     bind_to_names(bound, model)
     order = DataOrder(bound, None if seed is None else whole_number("seed", seed, 0))
     with BareModel(model) as bare:
-        shared = _Shared(bare, tickets, not allow_other_weights)
+        shared = _Shared(bare, tickets, from_rewind_state=found_here)
         for turn in range(1, turns + 1):
             for group, evaluator in bound.items():
                 own = contextlib.nullcontext() if seed is None else order.rewound(turn, group)
@@ -109,9 +110,7 @@ def retrain(
     shared.install(model, tickets)
 
 
-def _check(
-    model: nn.Module, tickets: TicketSet, evaluators: Mapping[str, Any], other_weights: bool
-) -> None:
+def _check(model: nn.Module, tickets: TicketSet, evaluators: Mapping[str, Any]) -> None:
     refuse_wrapped(model)
     if set(evaluators) != set(tickets):
         raise UnknownTicket(
@@ -120,14 +119,19 @@ def _check(
         )
     tickets.check_fits(model)
     tickets.check_maskable("retraining through NNI evaluators")
+
+
+def _found_on(model: nn.Module, tickets: TicketSet, other_weights: bool) -> bool:
+    """Whether the model holds the weights that the tickets were found on."""
     expected = tickets.theta_0
-    if expected is None or other_weights or tickets.rewind_state is not None:
-        return
-    if values_fingerprint(dict(model.named_parameters())) != expected:
+    if expected is None or values_fingerprint(dict(model.named_parameters())) == expected:
+        return True
+    if not other_weights:
         raise StructureMismatch(
             "the model's weights are not those that the tickets were found on: load these, or pass "
             "allow_other_weights=True to train on from the present ones"
         )
+    return False
 
 
 class _Shared:

@@ -259,8 +259,13 @@ class RTLPruner(Pruner):  # type: ignore[misc]
         return TicketSet(
             tickets,
             structure=model_structure(model),
-            theta_0=values_fingerprint(point.parameters),
-            schedule={"kind": "rtl_nni", "pruner": self._source.name, "path": schedule},
+            theta_0=values_fingerprint(dict(model.named_parameters())),
+            schedule={
+                "kind": "rtl_nni",
+                "pruner": self._source.name,
+                "path": schedule,
+                "rewind_to": self._rewind_to,
+            },
             history=[row.history() for row in self.report.rows],
             rewind_state=point.state() if self._rewind_to else None,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -58,7 +59,7 @@ class Rewinding:
             with self.before(point, 0, group):
                 own = share + (number < rest)
                 train(self.model, evaluator, Training(own, None), None)
-            point = RewindPoint.capture(self.model)
+            point = replace(RewindPoint.capture(self.model), step=steps)
         return point
 
     def before(self, point: RewindPoint, round: int, group: str) -> AbstractContextManager[None]:

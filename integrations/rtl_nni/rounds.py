@@ -97,7 +97,8 @@ class Rounds:
             masks = _in_order(model, run(pruner, evaluator, self._training))
         if self._training.steps != 0:
             names = pruner._get_param_names_map()
-            check_trained(self._point.parameters, model, names, before or {}, where)
+            ranked = {row.name for row in rows if row.ranked}
+            check_trained(self._point.parameters, model, names, before or {}, where, ranked)
         check_reached(rows, masks, pruner, where, last)
         if before is not None:
             check_nested(masks, before, where)
