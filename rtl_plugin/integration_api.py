@@ -22,6 +22,7 @@ from rtl_plugin.discovery.sparsity_schedules import CubicSchedule as CubicSchedu
 from rtl_plugin.discovery.sparsity_schedules import GeometricSchedule as GeometricSchedule
 from rtl_plugin.discovery.sparsity_schedules import LinearSchedule as LinearSchedule
 from rtl_plugin.discovery.sparsity_schedules import SparsitySchedule as SparsitySchedule
+from rtl_plugin.discovery.sparsity_schedules import survivors as survivors
 from rtl_plugin.errors import CompactOnly as CompactOnly
 from rtl_plugin.errors import DamagedFile as DamagedFile
 from rtl_plugin.errors import InvalidArgument as InvalidArgument

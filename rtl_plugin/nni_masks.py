@@ -117,7 +117,9 @@ def _is_module(targets: Any) -> bool:
 
 
 def _bare(name: str, modules: Mapping[str, nn.Module]) -> str:
-    return name if name in modules else name.removeprefix(_PREFIX)
+    if name in modules:
+        return name
+    return name.removeprefix(_PREFIX) if name != _PREFIX.removesuffix(".") else ""
 
 
 def _refuse_unknown_modules(ticket: str, masks: NniMasks, modules: Mapping[str, nn.Module]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rtl_nni.pruner_parts import spaces_of
 from rtl_nni.target_row import TargetRow
 from rtl_plugin.integration_api import PruningFailed, bit_equal, check_finite
 
@@ -93,11 +94,12 @@ def check_reached(
     Raises:
         PruningFailed: naming the target.
     """
+    spaces = spaces_of(pruner)
     for row in rows:
         if not row.ranked or row.settings.get("global_group_id") is not None:
             continue
         mask = masks[row.layer][row.target]
-        blocks = _blocks(mask, pruner._target_spaces[row.layer][row.target]._scaler)
+        blocks = _blocks(mask, spaces[row.layer, row.target]._scaler)
         expected, gone = _expected(row, blocks.numel()), int((blocks == 0).sum())
         # Other members of a dependency group may make NNI round down further.
         alone = row.settings.get("dependency_group_id") is None

@@ -15,6 +15,12 @@ _HOOKS = (
 )  # fmt: skip
 
 
+_OWN = {
+    "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training", *_HOOKS,
+}  # fmt: skip
+_ABSENT = object()
+
+
 @dataclass(frozen=True)
 class _Tables:
     """What one module holds, by reference."""
@@ -24,7 +30,7 @@ class _Tables:
     modules: dict[str, nn.Module | None]
     not_saved: set[str]
     hooks: dict[str, dict[int, Any]]
-    attributes: frozenset[str]
+    attributes: dict[str, Any]
     training: bool
 
     @staticmethod
@@ -35,7 +41,7 @@ class _Tables:
             dict(module._modules),
             set(module._non_persistent_buffers_set),
             {name: dict(getattr(module, name)) for name in _HOOKS},
-            frozenset(vars(module)),
+            {name: value for name, value in vars(module).items() if name not in _OWN},
             module.training,
         )
 
@@ -53,10 +59,18 @@ class _Tables:
         module._non_persistent_buffers_set.clear()
         module._non_persistent_buffers_set.update(self.not_saved)
         module.training = self.training
-        # A wrapper's forward, a trainer's training_step: methods that were replaced on the object.
-        for name in set(vars(module)) - self.attributes:
-            if callable(getattr(type(module), name, None)) or name == "_nni_wrapper":
+        self._put_methods_back(module)
+
+    def _put_methods_back(self, module: nn.Module) -> None:
+        """A wrapper's forward, a trainer's training_step: replaced on the object."""
+        for name, value in list(vars(module).items()):
+            if name in _OWN:
+                continue
+            before = self.attributes.get(name, _ABSENT)
+            if before is _ABSENT and callable(getattr(type(module), name, None)):
                 delattr(module, name)
+            elif before is not value and callable(before):
+                vars(module)[name] = before
 
 
 class BareModel:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -184,8 +185,12 @@ def _granularity(asked: Any, pruner: Any) -> Any:
     base = imported("nni.compression.base.compressor").Pruner
     if not (isinstance(pruner, type) and issubclass(pruner, base)):
         return "default"
-    fine = imported("nni.compression.pruning").LevelPruner
-    return "fine" if issubclass(pruner, fine) else "out_channel"
+    kind = imported("nni.compression.base.target_space").TargetType.PARAMETER
+    try:
+        chosen = pruner._set_default_sparse_granularity(None, SimpleNamespace(type=kind))
+    except (AttributeError, TypeError):  # a rule that asks the pruner, or more of the parameter
+        return "default"
+    return "fine" if chosen is None else chosen
 
 
 def _note(module: nn.Module, target: str, setting: Any, granularity: Any, value: Any) -> str:
@@ -198,7 +203,7 @@ def _note(module: nn.Module, target: str, setting: Any, granularity: Any, value:
             return "never masked: NNI does not align to a source of one dimension"
     ratio = setting.get("sparse_ratio")
     blocks = value.shape[0] if granularity == "out_channel" else value.numel()
-    if ratio is not None and int(blocks * ratio) == 0:
+    if ratio is not None and 0 <= blocks * ratio < 1:
         return f"nothing goes: {ratio:g} of {blocks} rounds down to 0"
     return ""
 

@@ -10,6 +10,7 @@ import torch
 
 from rtl_plugin.integration_api import RandomState, derived_seed, seed_everything
 
+_HOLDERS = (torch.Generator, torch.utils.data.DataLoader, Mapping, list, tuple)
 _DEPTH = 6  # evaluator -> partial -> function -> cell -> loader -> sampler
 
 
@@ -35,11 +36,12 @@ class DataOrder:
 
     def __init__(self, evaluators: Mapping[str, Any], seed: int | None) -> None:
         self._seed = seed
-        found: dict[int, torch.Generator] = {}
-        for evaluator in evaluators.values():
-            for generator in _generators(evaluator, _DEPTH, set()):
-                found[id(generator)] = generator
-        self._generators = list(found.values())
+        self._of_group = {
+            group: list({id(g): g for g in _generators(evaluator, _DEPTH, set())}.values())
+            for group, evaluator in evaluators.items()
+        }
+        every = {id(g): g for generators in self._of_group.values() for g in generators}
+        self._generators = list(every.values())
         self._callers = RandomState.capture()
         self._states = [generator.get_state() for generator in self._generators]
 
@@ -65,7 +67,8 @@ class DataOrder:
             self._callers.install()
             return
         seed_everything(derived_seed(self._seed, "rtl_nni", round, group))
-        for number, generator in enumerate(self._generators):
+        # By its place in the group, so that a group trains alike in any company.
+        for number, generator in enumerate(self._of_group.get(group, ())):
             generator.manual_seed(derived_seed(self._seed, "generator", number, round, group))
 
 
@@ -103,6 +106,6 @@ def _function_parts(function: FunctionType) -> list[Any]:
         except ValueError:  # a name that was never assigned
             continue
     used = [function.__globals__.get(name) for name in function.__code__.co_names]
-    named = [value for value in used if isinstance(value, (torch.utils.data.DataLoader, Mapping))]
+    named = [value for value in used if isinstance(value, _HOLDERS)]
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     return [*cells, *defaults, *named]

@@ -33,7 +33,11 @@ def evaluators_by_group(evaluators: Evaluators, groups: Iterable[str] | None) ->
             )
         found = dict(evaluators)
     elif callable(evaluators) and groups is not None and not isinstance(groups, str):
-        found = {name: evaluators(name) for name in groups}
+        names = list(groups)
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise InvalidArgument(f"groups= names {repeated[0]!r} twice: give each its own name")
+        found = {name: evaluators(name) for name in names}
     else:
         raise InvalidArgument(
             "evaluators= takes a mapping group -> NNI evaluator, or a function of a group's name "

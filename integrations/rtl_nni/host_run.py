@@ -8,28 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from rtl_nni.host_types import MovementPruner, Pruner, ScheduledPruner
+from rtl_nni.host_types import MovementPruner, ScheduledPruner
 from rtl_nni.pruner_source import Training
 from rtl_plugin.integration_api import InvalidArgument, PruningFailed
-
-
-def parts_of(pruner: Any) -> list[Any]:
-    """A pruner and those it wraps or is fused with.
-
-    Args:
-        pruner: any NNI pruner.
-
-    Returns:
-        Each once, the outermost first.
-    """
-    found: list[Any] = []
-    waiting = [pruner]
-    while waiting:
-        part = waiting.pop(0)
-        if isinstance(part, Pruner) and not any(part is one for one in found):
-            found.append(part)
-            waiting += [*part.fused_compressors, getattr(part, "bound_pruner", None)]
-    return found
 
 
 def check_length(pruner: Any, training: Training) -> None:
@@ -98,18 +79,42 @@ def run(pruner: Any, evaluator: Any, training: Training) -> dict[str, dict[str, 
         PruningFailed: NNI's own checks fail.
     """
     try:
-        with _slow_attention():
+        with _slow_attention(), host_refusals(type(pruner).__name__):
             _train_and_mask(pruner, evaluator, training)
+    finally:
+        _release(evaluator)
+    return {name: dict(targets) for name, targets in pruner.get_masks().items()}
+
+
+@contextmanager
+def host_refusals(what: str) -> Iterator[None]:
+    """Say what refused where NNI asserts; what the user's own code asserts passes.
+
+    Args:
+        what: the pruner, or what makes it.
+
+    Raises:
+        PruningFailed: in the place of the host's assertion.
+    """
+    try:
+        yield
     except AssertionError as error:
         if not _from_host(error):
             raise
         raise PruningFailed(
-            f"NNI's {type(pruner).__name__} refused to run: {error or 'an assertion without words'}"
+            f"NNI refused to make or run {what}: {str(error) or 'an assertion without words'}"
         ) from error
-    finally:
-        if evaluator.model is not None:  # a training that failed leaves it bound
-            evaluator.unbind_model()
-    return {name: dict(targets) for name, targets in pruner.get_masks().items()}
+
+
+def _release(evaluator: Any) -> None:
+    """Unbind an evaluator, also one that a failure left bound half-way."""
+    if evaluator.model is None:
+        return
+    try:
+        evaluator.unbind_model()
+    except (AssertionError, AttributeError, TypeError):  # its optimizers were never built
+        evaluator.remove_all_hooks()
+        evaluator.model = None
 
 
 def _from_host(error: BaseException) -> bool:
@@ -149,9 +154,9 @@ def train(
         training: how long.
         names: parameter name -> its name in the wrapped model, None where it is not wrapped.
     """
-    evaluator.bind_model(model, names)
     try:
+        evaluator.bind_model(model, names)
         with _slow_attention():
             evaluator.train(training.steps, training.epochs)
     finally:
-        evaluator.unbind_model()
+        _release(evaluator)

@@ -7,7 +7,7 @@ with quiet():
     from nni.common import is_traceable
     from nni.compression.base.compressor import Pruner
     from nni.compression.base.wrapper import ModuleWrapper
-    from nni.compression.pruning import LevelPruner, MovementPruner, SlimPruner
+    from nni.compression.pruning import FPGMPruner, MovementPruner
     from nni.compression.pruning.scheduled_pruner import ScheduledPruner, _ComboPruner
     from nni.compression.utils.evaluator import (
         DeepspeedTorchEvaluator,
@@ -21,12 +21,11 @@ __all__ = [
     "ComboPruner",
     "DeepspeedTorchEvaluator",
     "Evaluator",
-    "LevelPruner",
+    "FPGMPruner",
     "ModuleWrapper",
     "MovementPruner",
     "Pruner",
     "ScheduledPruner",
-    "SlimPruner",
     "TorchEvaluator",
     "is_traceable",
 ]

@@ -1,14 +1,22 @@
 """Mask files that NNI users have: ``torch.save(masks, "masks.pth")``."""
 
-import collections
 import os
 import pickle
-from collections.abc import Mapping
+import struct
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from rtl_plugin.integration_api import DamagedFile, MissingFile
+
+# What unpicklers raise on truncated, damaged and foreign files.
+_OF_BROKEN_FILES = (
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError, struct.error,
+    AssertionError, TypeError, AttributeError,
+)  # fmt: skip
 
 
 def load_masks(path: str | os.PathLike[str]) -> dict[str, dict[str, torch.Tensor | None]]:
@@ -38,15 +46,28 @@ def load_masks(path: str | os.PathLike[str]) -> dict[str, dict[str, torch.Tensor
     if not os.path.isfile(path):
         raise MissingFile(f"no file at {os.fspath(path)!r}")
     try:
-        with torch.serialization.safe_globals([dict, (_plain_dict, "collections.defaultdict")]):
+        with _only_masks_allowed(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols that torch itself does not write
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    # EOFError, KeyError and the like come from truncated or foreign files.
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except _OF_BROKEN_FILES as error:
         raise DamagedFile(
             f"{os.fspath(path)!r} is not a mask file of NNI that can be read safely "
             f"({_first_line(error)})"
         ) from error
     return _checked(loaded, path)
+
+
+@contextmanager
+def _only_masks_allowed() -> Iterator[None]:
+    """Without what the user has allowed: two classes under one name, and a set decides."""
+    allowed = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([dict, (_plain_dict, "collections.defaultdict")])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(allowed)
 
 
 def _plain_dict(factory: object = None) -> dict[Any, Any]:

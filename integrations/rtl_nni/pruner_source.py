@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from rtl_nni.host_types import ComboPruner, Pruner
+from rtl_nni.pruner_parts import parts_of, spaces_of
 from rtl_nni.target_row import TargetRow
 from rtl_plugin.integration_api import InvalidArgument, callable_name, whole_number
 
@@ -137,7 +138,7 @@ class PrunerSource:
         """
         if not self._is_class:
             pruner = self.source(model, config_list, evaluator)
-            self._check_made(pruner, model)
+            self._check_made(pruner, model, evaluator)
             return pruner
         known = inspect.signature(self.source.__init__).parameters
         keywords = dict(self.options)
@@ -157,8 +158,9 @@ class PrunerSource:
         Raises:
             InvalidArgument: naming the target.
         """
+        spaces = spaces_of(pruner)
         for row in rows:
-            space = pruner._target_spaces.get(row.layer, {}).get(row.target)
+            space = spaces.get((row.layer, row.target))
             for key in ("sparse_ratio", "sparse_threshold"):
                 came = None if space is None else getattr(space, key)
                 if row.ranked and came != row.settings.get(key):
@@ -168,7 +170,7 @@ class PrunerSource:
                         "the function is given, which changes from round to round"
                     )
 
-    def _check_made(self, pruner: Any, model: nn.Module) -> None:
+    def _check_made(self, pruner: Any, model: nn.Module, evaluator: Any) -> None:
         if not isinstance(pruner, Pruner):
             raise InvalidArgument(
                 f"pruner= must return an NNI pruner, {self.name} returned {type(pruner).__name__}"
@@ -176,4 +178,17 @@ class PrunerSource:
         if pruner.bound_model is not model:
             raise InvalidArgument(
                 f"pruner= must bind the model that it is given: {self.name} bound another one"
+            )
+        wrappers = [w for part in parts_of(pruner) for w in part._module_wrappers.values()]
+        if any(
+            getattr(wrapper.module, "_nni_wrapper", None) is not wrapper for wrapper in wrappers
+        ):
+            raise InvalidArgument(
+                f"pruner= must make a new pruner at every call and leave the model wrapped: "
+                f"{self.name} returned one that was made before, or unwrapped it"
+            )
+        if pruner.evaluator not in (None, evaluator):
+            raise InvalidArgument(
+                f"pruner= must use the evaluator that it is given, which is the group's: {self.name} "
+                "gave the pruner another one"
             )

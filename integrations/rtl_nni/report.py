@@ -12,6 +12,9 @@ from rtl_nni.target_row import TargetRow
 Masks = Mapping[str, Mapping[str, Any]]
 
 
+_GLOBAL_SLACK = 0.05
+
+
 class IdenticalTickets(UserWarning):
     """All groups have the same ticket: most often they did not train on their own data."""
 
@@ -96,6 +99,32 @@ def round_row(
         layers={row.name: kept[row.name] / row.numel for row in present},
         seconds=seconds,
     )
+
+
+def global_notes(group: str, rows: Sequence[TargetRow], masks: Masks) -> list[str]:
+    """Sentences where a global group of NNI misses its ratio by far.
+
+    Args:
+        group: the data group.
+        rows: what the last round's configuration asks of each target.
+        masks: what came.
+    """
+    members: dict[Any, list[TargetRow]] = {}
+    for row in rows:
+        if row.ranked and row.settings.get("global_group_id") is not None:
+            members.setdefault(row.settings["global_group_id"], []).append(row)
+    notes = []
+    for identity, each in members.items():
+        asked = next((row.settings["sparse_ratio"] for row in each), None)
+        gone = sum(_zeros(masks[row.layer][row.target]) for row in each)
+        achieved = gone / sum(row.numel for row in each)
+        if asked is not None and abs(achieved - asked) > _GLOBAL_SLACK:
+            notes.append(
+                f"{group}: global_group_id {identity!r} asks for {asked:.1%} and {achieved:.1%} are "
+                "masked: NNI's global ranking counts blocks, not weights, so blocks of different "
+                "sizes miss the ratio; use granularity [1, 1, ...] or ratios a layer"
+            )
+    return notes
 
 
 def identical_note(masks: Mapping[str, Masks], trained: bool) -> str:

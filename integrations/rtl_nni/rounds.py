@@ -9,9 +9,10 @@ from torch import nn
 from rtl_nni.achieved import check_reached, check_trained
 from rtl_nni.config_check import HEADLINE, ConfigCheck, refuse
 from rtl_nni.config_entries import progress_factor, scaled
-from rtl_nni.host_run import check_length, run
+from rtl_nni.host_run import check_length, host_refusals, run
+from rtl_nni.pruner_parts import spaces_of
 from rtl_nni.pruner_source import PrunerSource, Training
-from rtl_nni.report import Report, round_row
+from rtl_nni.report import Report, global_notes, round_row
 from rtl_nni.rewinding import Rewinding
 from rtl_nni.survivors import check_nested, start_from
 from rtl_nni.target_row import TargetRow
@@ -73,6 +74,8 @@ class Rounds:
                 masks[group], rows = self._one(round, group, masks.get(group), round == total)
                 row = round_row(round, group, rows, masks[group], time.perf_counter() - began)
                 report.rows.append(row)
+                if round == total:
+                    report.notes += global_notes(group, rows, masks[group])
                 progress.say(
                     f"round {round}/{total}, {group}: {row.achieved:.1%} of the weights masked, "
                     f"{row.seconds:.1f} s"
@@ -88,9 +91,10 @@ class Rounds:
         rows = [replace(row, settings=scaled(row.settings, factor)) for row in self._plan.rows]
         evaluator, model = self._rewinding.evaluators[group], self._rewinding.model
         with self._rewinding.before(self._point, round, group):
-            pruner = self._source.fresh(model, config, evaluator, self._training.steps)
+            with host_refusals(self._source.name):
+                pruner = self._source.fresh(model, config, evaluator, self._training.steps)
             self._source.check_asked(pruner, rows)
-            refuse(HEADLINE, output_faults(model, [_as_pruned(row, pruner) for row in rows]))
+            refuse(HEADLINE, output_faults(model, _as_pruned(rows, pruner)))
             check_length(pruner, self._training)
             if before is not None:
                 start_from(pruner, before)
@@ -105,10 +109,14 @@ class Rounds:
         return masks, rows
 
 
-def _as_pruned(row: TargetRow, pruner: Any) -> TargetRow:
+def _as_pruned(rows: list[TargetRow], pruner: Any) -> list[TargetRow]:
     """With the granularity that the pruner chose, which a function's pruner settles only now."""
-    space = pruner._target_spaces[row.layer][row.target]
-    return replace(row, granularity=space.granularity) if row.ranked else row
+    spaces = spaces_of(pruner)
+    return [
+        replace(row, granularity=spaces[row.layer, row.target].granularity)
+        for row in rows
+        if row.ranked
+    ]
 
 
 def _in_order(model: nn.Module, masks: NniMasks) -> NniMasks:

@@ -5,11 +5,12 @@ import math
 from typing import Any
 
 from rtl_nni.host_types import ComboPruner, Pruner
-from rtl_nni.optimizer_names import refuse_strangers
+from rtl_nni.optimizer_names import optimized_names, refuse_strangers
 from rtl_plugin.integration_api import (
     GeometricSchedule,
     InvalidArgument,
     PruningFailed,
+    survivors,
     whole_number,
 )
 
@@ -41,6 +42,7 @@ class _PathPruner(ComboPruner, abc.ABC):  # type: ignore[misc]
             whole_number("total_times", total_times, 1),
             evaluator,
         )
+        _check_trained(self, pruner)
         self.interval_steps: int
         self.total_times: int
 
@@ -156,12 +158,12 @@ class FixedCountPruner(_PathPruner):
         return goal * min(1.0, self.count * times / self._to_remove)
 
 
-def _weights_to_remove(pruner: Any) -> float:
+def _weights_to_remove(pruner: Any) -> int:
     if not isinstance(pruner, Pruner):
         raise InvalidArgument(
             f"FixedCountPruner wraps an NNI pruner object, got {type(pruner).__name__}"
         )
-    total = 0.0
+    total = 0
     for module, targets in pruner._target_spaces.items():
         for target, space in targets.items():
             if space.sparse_threshold is not None:
@@ -170,10 +172,31 @@ def _weights_to_remove(pruner: Any) -> float:
                     "sparse_threshold, which does not say how many go: use a sparse_ratio"
                 )
             if space.sparse_ratio is not None:
-                total += space.sparse_ratio * space.target.numel()
+                numel = space.target.numel()
+                total += numel - survivors(space.sparse_ratio, numel)
     if total == 0:
         raise PruningFailed("the wrapped pruner's configuration asks for no sparsity")
     return total
+
+
+def _check_trained(scheduled: Any, pruner: Any) -> None:
+    """Refuse an evaluator that was tied to the model when another pruner had wrapped it."""
+    held = optimized_names(scheduled.evaluator)
+    lost = [
+        f"{module}.{target}" if module else target
+        for module, targets in pruner._target_spaces.items()
+        for target, space in targets.items()
+        if space.target is not None
+        and space.target.requires_grad
+        and (f"{module}.{target}" if module else target) not in held
+    ]
+    if lost:
+        scheduled.unwrap_model()
+        raise InvalidArgument(
+            f"{len(lost)} parameters that are to be pruned are in no optimizer of the evaluator "
+            f"and would not train ({', '.join(lost[:4])}): make the optimizer of "
+            "model.parameters(), and the evaluator before any pruner wraps the model"
+        )
 
 
 def _unwrapped(pruner: Any) -> Any:

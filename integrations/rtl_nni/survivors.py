@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from rtl_nni.host_run import parts_of
+from rtl_nni.host_types import FPGMPruner
+from rtl_nni.pruner_parts import parts_of
 from rtl_plugin.integration_api import PruningFailed
 
 Masks = Mapping[str, Mapping[str, Any]]
@@ -34,16 +35,40 @@ def _removed_last(
 ) -> Callable[[Any], dict[str, dict[str, torch.Tensor]]]:
     def metrics_of_survivors(data: Any) -> dict[str, dict[str, torch.Tensor]]:
         metrics = calculate(data)
+        if isinstance(part, FPGMPruner):
+            metrics = _distances_among_survivors(part, calculate, data, metrics, masks)
         for module, targets in metrics.items():
             for target, metric in targets.items():
-                mask = masks[module][target].to(metric)
-                scaler = part._target_spaces[module][target]._scaler
-                blocks = mask if scaler is None else scaler.shrink(mask, keepdim=True)
-                gone = (blocks == 0).reshape(metric.shape)
+                gone = ~_surviving_blocks(part, module, target, masks).reshape(metric.shape)
                 targets[target] = metric.masked_fill(gone, -torch.inf)
         return metrics
 
     return metrics_of_survivors
+
+
+def _surviving_blocks(part: Any, module: str, target: str, masks: Masks) -> torch.Tensor:
+    mask: torch.Tensor = masks[module][target].float()
+    scaler = part._target_spaces[module][target]._scaler
+    return (mask if scaler is None else scaler.shrink(mask, keepdim=True)) != 0
+
+
+def _distances_among_survivors(
+    part: Any,
+    calculate: Callable[[Any], dict[str, dict[str, torch.Tensor]]],
+    data: Any,
+    metrics: dict[str, dict[str, torch.Tensor]],
+    masks: Masks,
+) -> dict[str, dict[str, torch.Tensor]]:
+    """A geometric median is one of what is left: removed channels are no neighbours."""
+    for module, targets in metrics.items():
+        for target, metric in targets.items():
+            if part._target_spaces[module][target].granularity != "out_channel":
+                continue
+            kept = _surviving_blocks(part, module, target, masks).flatten().to(metric.device)
+            left = calculate({module: {target: data[module][target][kept]}})[module][target]
+            targets[target] = metric.clone()
+            targets[target][kept] = left
+    return metrics
 
 
 def _within(

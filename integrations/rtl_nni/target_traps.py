@@ -3,11 +3,14 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import nn
 
 from rtl_nni.config_entries import SCHEDULED_KEYS
+from rtl_nni.host import imported
 from rtl_nni.target_row import TargetRow
 
 
@@ -28,6 +31,7 @@ def target_faults(model: nn.Module, rows: Sequence[TargetRow]) -> list[str]:
         *(fault for row in present for fault in _range_faults(row)),
         *(fault for row in present for fault in _parameter_faults(model, row)),
         *_nothing_asked(present),
+        *(fault for row in present for fault in (*_block_faults(row), *_method_faults(row))),
         *(fault for row in present for fault in _align_faults(row, first, model)),
         *_dependency_faults(list(first.values())),
         *_global_faults(list(first.values())),
@@ -82,6 +86,50 @@ def _parameter_faults(model: nn.Module, row: TargetRow) -> Iterator[str]:
         yield (
             f"{_where(row)}: it is tied ({', '.join(uses)}), and NNI would untie it when it wraps "
             "the layer: exclude every use"
+        )
+
+
+def _block_faults(row: TargetRow) -> Iterator[str]:
+    """Granularities and inner blocks that NNI cannot make of the parameter's shape."""
+    asked, shape = row.settings.get("granularity"), row.shape or ()
+    if row.ranked and not _makes_blocks(asked, shape):
+        yield (
+            f"{_where(row)}: granularity {asked!r} does not cut a parameter of shape {shape} into "
+            "blocks: take 'default', 'out_channel', 'in_channel', or a list of whole numbers that "
+            "divide its sizes ('per_channel' is for activations)"
+        )
+    blocks = row.settings.get("internal_metric_block")
+    if blocks is not None and row.settings.get("dependency_group_id") is None:
+        yield (
+            f"{_where(row)}: NNI reads internal_metric_block beside a dependency_group_id only: "
+            "give it one, or leave the blocks out"
+        )
+    elif blocks is not None and (blocks < 1 or not shape or shape[0] % blocks):
+        yield (
+            f"{_where(row)}: internal_metric_block {blocks} does not divide its "
+            f"{shape[0] if shape else 0} channels"
+        )
+
+
+def _makes_blocks(granularity: Any, shape: tuple[int, ...]) -> bool:
+    parameter = imported("nni.compression.base.target_space").TargetType.PARAMETER
+    space = SimpleNamespace(granularity=granularity, _target_type=parameter, _scaler=None)
+    if granularity in (None, "default"):
+        return True
+    try:
+        imported("nni.compression.base.compressor").register_scalers({"": {"": space}}, None)
+        space._scaler.validate(torch.empty(shape))
+    except (AssertionError, TypeError, ValueError, ZeroDivisionError, RuntimeError, IndexError):
+        return False
+    return True
+
+
+def _method_faults(row: TargetRow) -> Iterator[str]:
+    method = row.settings.get("apply_method", "mul")
+    if method not in (None, "mul"):
+        yield (
+            f"{_where(row)}: apply_method {method!r} does not multiply by the mask, so what trains "
+            "is no ticket: leave it out"
         )
 
 

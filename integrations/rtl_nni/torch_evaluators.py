@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
@@ -97,20 +97,28 @@ def train_on(
         loader: the group's batches.
 
     Raises:
-        InvalidArgument: neither length is given.
+        InvalidArgument: neither length is given, or the loader has no batches.
     """
     if max_steps is None and max_epochs is None:
         raise InvalidArgument("train_on needs max_steps or max_epochs")
     model.train()
     device = device_of(model)
-    passes = itertools.count() if max_epochs is None else range(max_epochs)
-    batches = (batch for _ in passes for batch in loader)
-    for batch in itertools.islice(batches, max_steps):
+    for batch in itertools.islice(_batches(loader, max_epochs), max_steps):
         for each in _listed(optimizers):
             each.zero_grad()
         _loss_of(training_step(to_device(batch, device), model)).backward()
         for each in (*_listed(optimizers), *_listed(lr_schedulers)):
             each.step()
+
+
+def _batches(loader: Loader, epochs: int | None) -> Iterator[Any]:
+    for _ in itertools.count() if epochs is None else range(epochs):
+        empty = True
+        for batch in loader:
+            empty = False
+            yield batch
+        if empty:
+            raise InvalidArgument("a loader has no batches: each must give some every time")
 
 
 def _listed(one_or_several: Any) -> list[Any]:
@@ -137,7 +145,7 @@ def _check_loaders(loaders: Any) -> None:
             f"loaders= takes a mapping group -> batches, got {type(loaders).__name__}"
         )
     for name, loader in loaders.items():
-        if not isinstance(loader, Iterable) or iter(loader) is loader:
+        if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
             raise InvalidArgument(
                 f"the loader of {name!r} can be walked once at most: pass a DataLoader or a list "
                 "of batches, which every round walks again"
