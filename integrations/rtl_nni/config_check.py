@@ -16,6 +16,7 @@ from rtl_nni.target_row import TargetRow
 from rtl_nni.target_traps import target_faults
 from rtl_plugin.integration_api import InvalidArgument, NothingPrunable
 
+_RULE = "_set_default_sparse_granularity"
 HEADLINE = "config_list asks for what NNI would silently not do"
 
 
@@ -187,7 +188,8 @@ def _granularity(asked: Any, pruner: Any) -> Any:
         return "default"
     kind = imported("nni.compression.base.target_space").TargetType.PARAMETER
     try:
-        chosen = pruner._set_default_sparse_granularity(None, SimpleNamespace(type=kind))
+        rule: Any = getattr(pruner, _RULE)
+        chosen = rule(None, SimpleNamespace(type=kind))
     except (AttributeError, TypeError):  # a rule that asks the pruner, or more of the parameter
         return "default"
     return "fine" if chosen is None else chosen

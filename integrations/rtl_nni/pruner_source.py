@@ -184,11 +184,11 @@ class PrunerSource:
             getattr(wrapper.module, "_nni_wrapper", None) is not wrapper for wrapper in wrappers
         ):
             raise InvalidArgument(
-                f"pruner= must make a new pruner at every call and leave the model wrapped: "
+                f"pruner= must make a fresh pruner at every call and leave the model wrapped: "
                 f"{self.name} returned one that was made before, or unwrapped it"
             )
         if pruner.evaluator not in (None, evaluator):
             raise InvalidArgument(
-                f"pruner= must use the evaluator that it is given, which is the group's: {self.name} "
-                "gave the pruner another one"
+                "pruner= must use the evaluator that it is given, which is the group's: "
+                f"{self.name} gave the pruner another one"
             )

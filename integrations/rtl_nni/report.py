@@ -120,9 +120,9 @@ def global_notes(group: str, rows: Sequence[TargetRow], masks: Masks) -> list[st
         achieved = gone / sum(row.numel for row in each)
         if asked is not None and abs(achieved - asked) > _GLOBAL_SLACK:
             notes.append(
-                f"{group}: global_group_id {identity!r} asks for {asked:.1%} and {achieved:.1%} are "
-                "masked: NNI's global ranking counts blocks, not weights, so blocks of different "
-                "sizes miss the ratio; use granularity [1, 1, ...] or ratios a layer"
+                f"{group}: global_group_id {identity!r} asks for {asked:.1%} and {achieved:.1%} "
+                "are masked: NNI's global ranking counts blocks, not weights, so blocks of "
+                "different sizes miss the ratio; use single weights or ratios a layer"
             )
     return notes
 
