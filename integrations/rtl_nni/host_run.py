@@ -51,11 +51,14 @@ def check_length(pruner: Any, training: Training) -> None:
 def _least_steps(pruner: Any) -> int:
     inner = getattr(pruner, "bound_pruner", None)
     training = getattr(inner, "training_steps", 0)
-    if training > pruner.interval_steps:
+    if training not in (0, pruner.interval_steps):
+        late = "never make masks" if training > pruner.interval_steps else (
+            "make its last masks before the last sparsity is asked for"
+        )  # fmt: skip
         raise InvalidArgument(
-            f"{type(inner).__name__} has training_steps={training}, more than the "
-            f"interval_steps={pruner.interval_steps} of the {type(pruner).__name__} around it: it "
-            "would never make masks"
+            f"{type(inner).__name__} has training_steps={training} and the "
+            f"{type(pruner).__name__} around it interval_steps={pruner.interval_steps}, so it would "
+            f"{late}: give both the same number"
         )
     return int(pruner.interval_steps * pruner.total_times)
 
