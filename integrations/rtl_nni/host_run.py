@@ -56,9 +56,9 @@ def _least_steps(pruner: Any) -> int:
             "make its last masks before the last sparsity is asked for"
         )  # fmt: skip
         raise InvalidArgument(
-            f"{type(inner).__name__} has training_steps={training} and the "
-            f"{type(pruner).__name__} around it interval_steps={pruner.interval_steps}, so it would "
-            f"{late}: give both the same number"
+            f"{type(inner).__name__} has training_steps={training}, and the "
+            f"{type(pruner).__name__} around it has interval_steps={pruner.interval_steps}: it "
+            f"would {late}; give both the same number"
         )
     return int(pruner.interval_steps * pruner.total_times)
 
