@@ -36,7 +36,7 @@ def load_masks(path: str | os.PathLike[str]) -> dict[str, dict[str, torch.Tensor
         DamagedFile: it is no file of torch, holds anything but plain data, or no masks.
 
     Example:
-        >>> import tempfile
+        >>> import collections, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = os.path.join(folder, "masks.pth")
         ...     torch.save(collections.defaultdict(dict, fc={"weight": torch.ones(1)}), path)

@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from rtl_nni.host import imported, quiet
+from rtl_nni.masked_comparison import folded_values
 from rtl_plugin.integration_api import (
     InvalidArgument,
     PruningFailed,
@@ -39,7 +40,9 @@ def model_speedup(
 
     For those who rely on how it cuts; :func:`rtl_nni.speedup` is exact and faster. This one does
     not complete the masks, so batch norms behind dead channels change the outputs, and it takes
-    masked outputs of the network away where it can.
+    masked outputs of the network away where it can. Masked weights are zero in the copy (NNI alone
+    cuts dense weights, and what it cannot cut comes back to life). NNI infers masks with random
+    numbers: without dependency ids it may fail for some of them, and here their seed is fixed.
 
     Args:
         model: the network, unwrapped; left as it is.
@@ -69,6 +72,10 @@ def model_speedup(
         )
     full = _full_masks(masks, model)
     twin = copy.deepcopy(model).eval()
+    folded = folded_values(model, read_nni_masks("the masks", masks, model))
+    with torch.no_grad():
+        for name, parameter in twin.named_parameters():
+            parameter.copy_(folded[name])
     before = _shapes(twin, dummy_input)
     try:
         with quiet(), forked(_SEED), _silenced():

@@ -68,6 +68,7 @@ class RTLPruner(Pruner):  # type: ignore[misc]
         >>> import nni, torch, rtl_plugin as rtl
         >>> from nni.compression.pruning import L1NormPruner
         >>> from rtl_nni import torch_evaluators
+        >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2))
         >>> loaders = {
         ...     name: [(torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 0, 1]))]

@@ -201,8 +201,8 @@ def _check_arguments(model: Any, masks: Any) -> None:
         )
     if not isinstance(masks, Mapping):
         raise InvalidArgument(
-            f"masks must be one NNI mask dictionary, got {type(masks).__name__}: load a file with "
-            "torch.load(path, weights_only=False) if you trust it"
+            f"masks must be one NNI mask dictionary, got {type(masks).__name__}: read a file with "
+            "rtl_nni.load_masks"
         )
     nested = [
         key for key, one in masks.items() if isinstance(one, Mapping)
