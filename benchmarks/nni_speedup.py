@@ -7,8 +7,7 @@ convolution but those that make the outputs. For each: the small network against
 whose norms were completed (float64, on an image that the speedup did not see), against the masks
 as they were given, parameters, CPU seconds of the speedup, and the latency of the small network
 beside the dense one (interleaved runs, median). NNI's ModelSpeedup beside it: as its documentation
-calls it; through rtl_nni.model_speedup, with the weights that NNI's pruner leaves; and that with
-the masks multiplied into the weights first (parameters, difference from the completed network).
+calls it, and through rtl_nni.model_speedup (parameters, difference from the completed network).
 """
 
 import argparse
@@ -141,7 +140,7 @@ def table(rows: list[Row], style: str = "simple") -> str:
     """All networks, one a line for each configuration."""
     headers = (
         *("network", "ids", "parameters", "small", "difference", "from given masks", "seconds"),
-        *("latency", "clear", "NNI unpatched", "NNI reached", "on masked weights", "its s"),
+        *("latency", "clear", "NNI unpatched", "NNI reached", "its s"),
     )
     cells = [_cells(row) for row in rows]
     return tabulate(cells, headers, tablefmt=style, disable_numparse=True)
@@ -151,7 +150,7 @@ def _cells(row: Row) -> list[str]:
     first = [row["network"], "yes" if row["dependency_ids"] else "no"]
     if row["error"]:
         return [*first, row["error"].partition(":")[0]]
-    plain, reached, folded = row["nni"].values()
+    plain, reached = row["nni"].values()
     return [
         *first,
         f"{row['parameters']:,}",
@@ -162,7 +161,7 @@ def _cells(row: Row) -> list[str]:
         f"{row['latency_ratio']:.3f}",
         "no" if row["within_noise"] else "yes",
         plain["error"].partition(":")[0] or "runs",
-        *(_host_cell(way) for way in (reached, folded)),
+        _host_cell(reached),
         "" if reached["error"] else f"{reached['seconds']:.1f}",
     ]
 
