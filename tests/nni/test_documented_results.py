@@ -46,8 +46,9 @@ def size_lines(measured: Row) -> list[str]:
 
 def speedup_lines(measured: Row) -> list[str]:
     return [
-        f"| {row['network']} | {'yes' if row['dependency_ids'] else 'no'} | {row['parameters']:,} | "
-        f"{row['small_parameters']:,} | {row['difference']:.0e} | {row['from_given']:.2g} | "
+        f"| {row['network']} | {'yes' if row['dependency_ids'] else 'no'} | "
+        f"{row['parameters']:,} | {row['small_parameters']:,} | {row['difference']:.0e} | "
+        f"{row['from_given']:.2g} | "
         f"{row['seconds']:.1f} | {row['latency_ratio']:.2f}{' *' if row['within_noise'] else ''} | "
         f"{row['nni']['model_speedup']['seconds']:.1f} |"
         for row in measured["rows"]
