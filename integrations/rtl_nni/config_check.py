@@ -119,7 +119,7 @@ def checked_config(config_list: Any, model: nn.Module, pruner: Any = None) -> Co
     refuse("config_list selects what NNI cannot prune", module_faults(model, entries))
     rows = tuple(row for entry in entries for row in _rows(model, entry, pruner))
     refuse(HEADLINE, target_faults(model, rows))
-    if not any(row.ranked for row in rows):
+    if not any(row.ranked and row.settings.get("sparse_ratio") != 0 for row in rows):
         raise NothingPrunable(
             "config_list asks for no sparsity: give its entries 'sparse_ratio' (a float in (0, 1)) "
             "or 'sparse_threshold'"

@@ -168,7 +168,7 @@ class RTLPruner(Pruner):  # type: ignore[misc]
         Whatever the user's training function raises passes through; the model is then as before.
         """
         training = self._training_of(max_steps, max_epochs)
-        self.report, self._tickets = Report(), None
+        self.report = Report()
         with BareModel(self.bound_model) as bare:
             order = DataOrder(self._evaluators, self._seed)
             rewinding = Rewinding(bare, self._evaluators, order)
