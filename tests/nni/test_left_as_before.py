@@ -106,7 +106,7 @@ def test_every_kind_of_exception_passes_through(error: BaseException) -> None:
 
 
 def test_masks_of_an_unfinished_run_are_not_handed_out() -> None:
-    step, pruner, _ = stumbling(L1, STEPS * 4, RuntimeError())
+    _, pruner, _ = stumbling(L1, STEPS * 4, RuntimeError())
     with pytest.raises(RuntimeError):
         pruner.compress()
     for asked in (pruner.get_masks, lambda: pruner.tickets):
