@@ -59,6 +59,7 @@ from rtl_plugin.randomness import derived_seed as derived_seed
 from rtl_plugin.randomness import forked as forked
 from rtl_plugin.randomness import seed_everything as seed_everything
 from rtl_plugin.structure import device_of as device_of
+from rtl_plugin.structure import install_state as install_state
 from rtl_plugin.structure import persistent_buffers as persistent_buffers
 from rtl_plugin.structure import tensor_places as tensor_places
 from rtl_plugin.tickets import Ticket as Ticket

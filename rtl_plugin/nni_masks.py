@@ -70,6 +70,7 @@ def read_nni_masks(ticket: str, masks: NniMasks, model: nn.Module) -> dict[str, 
     found: dict[str, torch.Tensor] = {}
     first_names = {id(parameter): name for name, parameter in model.named_parameters()}
     _refuse_unknown_modules(ticket, masks, modules)
+    _refuse_doubled_modules(ticket, masks, modules)
     for module_name, targets in masks.items():
         module = modules[_bare(module_name, modules)]
         for target, mask in targets.items():
@@ -131,6 +132,16 @@ def _refuse_unknown_modules(ticket: str, masks: NniMasks, modules: Mapping[str, 
             f"such as {unknown[:3]}; it has {known}. Masks go by the names of the model they were "
             "made for: pass that model, unwrapped (a leading 'module.' is understood)"
         )
+
+
+def _refuse_doubled_modules(ticket: str, masks: NniMasks, modules: Mapping[str, nn.Module]) -> None:
+    first: dict[str, str] = {}
+    for name in masks:
+        if first.setdefault(_bare(name, modules), name) != name:
+            raise StructureMismatch(
+                f"{ticket!r}: {first[_bare(name, modules)]!r} and {name!r} are masks of the same "
+                "module, with and without the prefix of DataParallel: keep one of them"
+            )
 
 
 def _no_parameter(target: str, parameter: object) -> str:

@@ -36,7 +36,11 @@ def check_trained(
         TrainingDiverged: a parameter is not finite.
     """
     wrapped = dict(model.named_parameters())
-    trained = {name: wrapped[names[name]].detach() for name in start if name in names}
+    trained = {
+        name: wrapped[names[name]].detach().to(value.device)
+        for name, value in start.items()
+        if name in names
+    }
     check_finite(trained, where)
     still = [
         name

@@ -10,11 +10,11 @@ from torch import nn
 
 from rtl_plugin.integration_api import RewindFailed, RewindPoint, bit_equal
 
-_HOOKS = (
-    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
-)  # fmt: skip
-
-
+_HOOKS = tuple(
+    name
+    for name, table in vars(nn.Module()).items()
+    if "_hooks" in name and isinstance(table, dict)
+)
 _OWN = {
     "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training", *_HOOKS,
 }  # fmt: skip
@@ -116,7 +116,8 @@ class BareModel:
             RewindFailed: it does not hold them bit for bit afterwards.
         """
         self._unwrap(point)
-        for parameter in self._model.parameters():
+        for name, parameter in self._model.named_parameters():
+            parameter.requires_grad_(self._flags[name])
             parameter.grad = None
         self._model.train()
         present = _tensors(self._model)

@@ -62,7 +62,9 @@ class ConfigCheck:
         return f"{tabulate(table, headers=headers, disable_numparse=True)}\n\n{last}"
 
 
-def check(config_list: Sequence[Mapping[str, Any]], model: nn.Module, pruner: Any = None) -> Any:
+def check(
+    config_list: Sequence[Mapping[str, Any]], model: nn.Module, pruner: Any = None
+) -> ConfigCheck:
     """Print which parameters a configuration matches, at what ratio, before anything runs.
 
     Args:
@@ -203,6 +205,8 @@ def _note(module: nn.Module, target: str, setting: Any, granularity: Any, value:
         source = getattr(module, align["target_name"], None)
         if isinstance(source, torch.Tensor) and source.dim() == 1:
             return "never masked: NNI does not align to a source of one dimension"
+    if isinstance(value, nn.Parameter) and not value.requires_grad and not align:
+        return "frozen: ranked as it is, alike in all groups"
     ratio = setting.get("sparse_ratio")
     blocks = value.shape[0] if granularity == "out_channel" else value.numel()
     if ratio is not None and 0 <= blocks * ratio < 1:

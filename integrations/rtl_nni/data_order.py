@@ -42,6 +42,8 @@ class DataOrder:
         }
         every = {id(g): g for generators in self._of_group.values() for g in generators}
         self._generators = list(every.values())
+        if torch.cuda.is_available():
+            torch.cuda.init()  # a trainer that starts it later would have a state of its own
         self._callers = RandomState.capture()
         self._states = [generator.get_state() for generator in self._generators]
 

@@ -40,8 +40,9 @@ def add_dependency_ids(
 
     Raises:
         MissingExtra: Torch-Pruning is not installed.
-        InvalidArgument: nothing matches, an entry has an id already, or coupled layers have
-            different ratios or none, on which NNI would fail with a bare assertion.
+        InvalidArgument: nothing matches, an entry has an id already, a layer that makes the
+            network's outputs is matched without being named in ``op_names``, or coupled layers
+            have different ratios or none, on which NNI would fail with a bare assertion.
 
     Example:
         >>> import torch
@@ -64,7 +65,9 @@ def add_dependency_ids(
     by_name: dict[str, list[Config]] = {}
     for entry in entries:
         by_name.setdefault(entry["op_names"][0], []).append(entry)
-    for group in channel_graph(model, dummy_input).groups:
+    groups = channel_graph(model, dummy_input).groups
+    _refuse_outputs(groups, by_name, config_list)
+    for group in groups:
         members = [name for name in _aligned_producers(group, model) if name in by_name]
         blocks = math.lcm(*(m.blocks for m in group.members))
         if len(members) < 2 and not (members and blocks > 1):
@@ -252,6 +255,21 @@ def _check_ratios(root: str, entries: Sequence[Config]) -> None:
             f"the layers coupled with {root!r} need one common sparse_ratio, got {ratios}: NNI "
             "ranks them together; give them one entry"
         )
+
+
+def _refuse_outputs(
+    groups: Sequence[Any], configured: Mapping[str, Any], config_list: Sequence[Mapping[str, Any]]
+) -> None:
+    """Before every layer has an entry with its name, which would look as if the user meant it."""
+    named = {name for entry in config_list for name in entry.get("op_names", ())}
+    for group in (each for each in groups if each.is_output):
+        makers = [m.name for m in group.members if m.kind == "producer"]
+        lost = [name for name in makers if name in configured and name not in named]
+        if lost:
+            raise InvalidArgument(
+                f"{lost[0]!r} makes outputs of the network, which would lose whole channels "
+                "(classes): add it to exclude_op_names, or name it in op_names if you mean it"
+            )
 
 
 def _check_common_id(root: str, entries: Sequence[Config]) -> None:

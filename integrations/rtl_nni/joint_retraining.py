@@ -16,6 +16,7 @@ from rtl_nni.evaluator_binding import bind_to_names, evaluators_by_group
 from rtl_nni.host_run import train
 from rtl_nni.host_types import Pruner
 from rtl_nni.pruner_source import Training
+from rtl_nni.target_traps import uses_of
 from rtl_plugin.integration_api import (
     InvalidArgument,
     RewindPoint,
@@ -24,6 +25,7 @@ from rtl_plugin.integration_api import (
     TicketSet,
     UnknownTicket,
     Where,
+    check_finite,
     values_fingerprint,
     whole_number,
     write_nni_masks,
@@ -118,6 +120,13 @@ def _check(model: nn.Module, tickets: TicketSet, evaluators: Mapping[str, Any]) 
             f"{', '.join(map(repr, tickets))}: give one evaluator a ticket"
         )
     tickets.check_fits(model)
+    for name in tickets.shapes:
+        uses = uses_of(model, name)
+        if len(uses) > 1:
+            raise InvalidArgument(
+                f"{name!r} is tied ({', '.join(uses)}), and NNI unties it when it wraps the layer, "
+                "so the other use would train without the mask: use rtl_plugin.retrain"
+            )
     tickets.check_maskable("retraining through NNI evaluators")
 
 
@@ -154,16 +163,17 @@ class _Shared:
         pruner = _under_masks(model, ticket)
         names = pruner._get_param_names_map()
         train(model, evaluator, training, names)
-        if turn == 1:
-            check_trained(point.parameters, model, names, pruner.get_masks(), where)
+        check_trained(point.parameters, model, names, pruner.get_masks(), where)
         trained = dict(model.named_parameters())
         for name, before in point.parameters.items():
-            value = trained[names[name]].detach().clone()
+            value = trained[names[name]].detach().to(before.device, copy=True)
             if name in ticket.masks:
                 value = torch.where(ticket.masks[name].to(value.device), value, before)
             (state if name in state else self._weights)[name] = value
-        buffers = dict(model.named_buffers())
-        state.update({name: buffers[name].detach().clone() for name in point.persistent})
+        buffers, start = dict(model.named_buffers()), point.buffers
+        own = {n: buffers[n].detach().to(start[n].device, copy=True) for n in point.persistent}
+        check_finite(own, where)
+        state.update(own)
 
     def _point(self, state: Tensors) -> RewindPoint:
         start = self._bare.start

@@ -1,5 +1,6 @@
 """Training under NNI's pruners by the Trainer of Lightning 2, from either of its packages."""
 
+import copy
 import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -220,7 +221,7 @@ class LightningEvaluator(_HostEvaluator):  # type: ignore[misc]
             PruningFailed: the Trainer stopped before.
         """
         model = self._bound_model()
-        trainer = self.trainer.trace_copy().get()
+        trainer = self._new_trainer()
         # A pruner's hooks would take the validation batches before training for training.
         trainer.num_sanity_val_steps = 0
         if max_steps is not None or max_epochs is not None:
@@ -237,6 +238,14 @@ class LightningEvaluator(_HostEvaluator):  # type: ignore[misc]
             self._tasks.after[:] = tasks
             self._release()
         check_trained(taken, max_steps, max_epochs)
+
+    def _new_trainer(self) -> Any:
+        """With callbacks of its own: an early stop that has counted would end the next training."""
+        traced = self.trainer
+        keywords = dict(traced.trace_kwargs)
+        if keywords.get("callbacks") is not None:
+            keywords["callbacks"] = copy.deepcopy(keywords["callbacks"])
+        return traced.trace_symbol(*traced.trace_args, **keywords)
 
     def _limit_steps(self, trainer: Any, max_steps: int) -> None:
         loop = trainer.fit_loop.epoch_loop
@@ -267,7 +276,7 @@ class LightningEvaluator(_HostEvaluator):  # type: ignore[misc]
         """
         model = self._bound_model()
         try:
-            results = self.trainer.trace_copy().get().test(model, self.data_module)
+            results = self._new_trainer().test(model, self.data_module)
         finally:
             self._release()
         values = [metrics["default"] for metrics in results if "default" in metrics]

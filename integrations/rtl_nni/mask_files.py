@@ -19,17 +19,19 @@ _OF_BROKEN_FILES = (
 )  # fmt: skip
 
 
-def load_masks(path: str | os.PathLike[str]) -> dict[str, dict[str, torch.Tensor | None]]:
+def load_masks(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read masks that were saved with ``torch.save``, without running what a pickle may hold.
 
-    NNI hands out a ``defaultdict``, which ``torch.load`` refuses since torch 2.6.
+    NNI hands out a ``defaultdict``, which ``torch.load`` refuses since torch 2.6. Not for several
+    threads at once: what torch allows safely is set for the length of the call.
 
     Args:
         path: the file.
 
     Returns:
-        Module name -> target name -> tensor on the CPU, or None; names as they were saved
-        (``TicketSet.from_nni`` understands a leading ``module.``).
+        Module name -> target name -> tensor on the CPU, or None (or group -> such a dictionary,
+        where these were saved); names as they were saved (``TicketSet.from_nni`` understands a
+        leading ``module.``).
 
     Raises:
         MissingFile: there is no such file, or the path is a folder.
@@ -76,6 +78,8 @@ def _plain_dict(factory: object = None) -> dict[Any, Any]:
 
 
 def _checked(loaded: Any, path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    if isinstance(loaded, Mapping) and loaded and all(map(_holds_masks, loaded.values())):
+        return {name: _checked(masks, path) for name, masks in loaded.items()}  # by group
     plain = isinstance(loaded, Mapping) and all(
         isinstance(module, str)
         and isinstance(targets, Mapping)
@@ -88,6 +92,14 @@ def _checked(loaded: Any, path: str | os.PathLike[str]) -> dict[str, dict[str, A
             f"{os.fspath(path)!r} holds {came}, and masks are module name -> target name -> tensor"
         )
     return {module: dict(targets) for module, targets in loaded.items()}
+
+
+def _holds_masks(targets: Any) -> bool:
+    return (
+        isinstance(targets, Mapping)
+        and bool(targets)
+        and all(isinstance(each, Mapping) for each in targets.values())
+    )
 
 
 def _first_line(error: Exception) -> str:

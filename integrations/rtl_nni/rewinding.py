@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from rtl_nni.achieved import check_trained
 from rtl_nni.bare_model import BareModel
 from rtl_nni.data_order import DataOrder
 from rtl_nni.host_run import train
@@ -45,6 +46,8 @@ class Rewinding:
 
         Raises:
             InvalidArgument: there are fewer steps than groups.
+            PruningFailed: a weight did not move.
+            TrainingDiverged: a weight is NaN or infinite.
         """
         start = self._bare.start
         if steps == 0:
@@ -59,6 +62,9 @@ class Rewinding:
             with self.before(point, 0, group):
                 own = share + (number < rest)
                 train(self.model, evaluator, Training(own, None), None)
+            names = {name: name for name in point.parameters}
+            where = Where("rtl_nni", group, "round", 0)
+            check_trained(point.parameters, self.model, names, {}, where)
             point = replace(RewindPoint.capture(self.model), step=steps)
         return point
 

@@ -46,6 +46,29 @@ class _PathPruner(ComboPruner, abc.ABC):  # type: ignore[misc]
         self.interval_steps: int
         self.total_times: int
 
+    def compress(self, max_steps: int | None, max_epochs: int | None) -> Any:
+        """Train and prune, as NNI's scheduled pruners do.
+
+        Args:
+            max_steps: optimizer steps, at least ``interval_steps * total_times``.
+            max_epochs: instead of steps.
+
+        Returns:
+            The model, wrapped, and its masks.
+
+        Raises:
+            InvalidArgument: there are too few steps, or neither is given.
+        """
+        least = self.interval_steps * self.total_times
+        if max_steps is None and max_epochs is None:
+            raise InvalidArgument(f"{type(self).__name__} needs max_steps or max_epochs")
+        if max_steps is not None and max_steps < least:
+            raise InvalidArgument(
+                f"{type(self).__name__} makes its final masks after {least} steps (interval_steps "
+                f"* total_times), and max_steps is {max_steps}"
+            )
+        return super().compress(max_steps, max_epochs)
+
     @abc.abstractmethod
     def goal_at(self, key: str, goal: float, times: int) -> float:
         """A setting after some of the updates.
@@ -108,8 +131,10 @@ class GeometricPruner(_PathPruner):
     def goal_at(self, key: str, goal: float, times: int) -> float:
         """As documented in the base class."""
         fraction = times / self.total_times
-        if key == "sparse_threshold" or goal >= 1:
+        if key == "sparse_threshold":
             return goal * fraction
+        if goal >= 1:  # a maximum that is none
+            return goal
         return GeometricSchedule(0.5, rounds=1).path(goal, fraction)
 
 
@@ -173,10 +198,15 @@ def _weights_to_remove(pruner: Any) -> int:
                 )
             if space.sparse_ratio is not None:
                 numel = space.target.numel()
-                total += numel - survivors(space.sparse_ratio, numel)
+                total += numel - survivors(_within_limits(space), numel)
     if total == 0:
         raise PruningFailed("the wrapped pruner's configuration asks for no sparsity")
     return total
+
+
+def _within_limits(space: Any) -> float:
+    low, high = space.min_sparse_ratio, space.max_sparse_ratio
+    return float(min(1.0 if high is None else high, max(low or 0.0, space.sparse_ratio)))
 
 
 def _check_trained(scheduled: Any, pruner: Any) -> None:

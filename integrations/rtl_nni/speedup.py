@@ -1,5 +1,6 @@
 """Really smaller networks from NNI masks, checked against the masked network."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,10 @@ from rtl_nni.speedup_report import LeftWhole, SpeedupReport
 from rtl_plugin.integration_api import (
     InvalidArgument,
     PruningFailed,
+    Ticket,
+    TicketSet,
     compact_with,
+    install_state,
     read_nni_masks,
 )
 
@@ -33,7 +37,9 @@ def speedup(
 
     Args:
         model: the network, unwrapped; left as it is.
-        masks: module name -> target name -> tensor of zeros and ones, or None.
+        masks: module name -> target name -> tensor of zeros and ones, or None; or a ``Ticket``,
+            whose own state (batch-norm statistics, private parameters) is the small network's
+            too. After retraining pass the ticket: the masks alone go with the model's statistics.
         dummy_input: a tensor, a tuple or list of arguments, or a dict of keyword arguments.
         complete_norms: mask the norms that follow dead channels; False cuts only channels whose
             norms the given masks cover.
@@ -88,6 +94,8 @@ def speedup_with_report(
         >>> speedup_with_report(net, masks, torch.zeros(1, 2)).cut
         {'0': (1,)}
     """
+    if isinstance(masks, Ticket):
+        model, masks = _under_ticket(model, masks)
     _check_arguments(model, masks)
     network = MaskedNetwork(model, read_nni_masks("the masks", masks, model))
     graph = channel_graph(model, dummy_input)
@@ -190,6 +198,15 @@ class _Attempts:
         )
 
 
+def _under_ticket(model: nn.Module, ticket: Ticket) -> tuple[nn.Module, Any]:
+    """A copy with a ticket's own state, and the ticket's masks in NNI's format."""
+    tickets = TicketSet([ticket])
+    tickets.check_fits(model)
+    twin = copy.deepcopy(model)
+    install_state(twin, ticket.state)
+    return twin, tickets.to_nni(ticket.name)
+
+
 def _check_arguments(model: Any, masks: Any) -> None:
     if not isinstance(model, nn.Module):
         raise InvalidArgument(f"speedup takes an nn.Module, got {type(model).__name__}")
@@ -217,6 +234,13 @@ def _check_arguments(model: Any, masks: Any) -> None:
 def _nothing_cut(masks: Masks, left: list[LeftWhole]) -> str:
     if not any(not bool(mask.all()) for mask in masks.values()):
         return "nothing is masked, so nothing can be cut: pass masks that a pruner made"
+    masked = [name for name, mask in masks.items() if not bool(mask.all())]
+    if not left and all(masks[name].dim() == 1 for name in masked):
+        return (
+            f"only norms and biases are masked ({', '.join(masked[:3])}, as SlimPruner does), and "
+            "the layers in front of them are alive: mask these, for example with L1NormPruner and "
+            "add_norm_alignment"
+        )
     if not left:
         return (
             "no channel is masked as a whole (weights and bias), so nothing can be cut: masks of "

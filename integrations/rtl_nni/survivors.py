@@ -39,7 +39,8 @@ def _removed_last(
             metrics = _distances_among_survivors(part, calculate, data, metrics, masks)
         for module, targets in metrics.items():
             for target, metric in targets.items():
-                gone = ~_surviving_blocks(part, module, target, masks).reshape(metric.shape)
+                gone = ~_surviving_blocks(part, module, target, masks).to(metric.device)
+                gone = gone.reshape(metric.shape)
                 targets[target] = metric.masked_fill(gone, -torch.inf)
         return metrics
 

@@ -78,15 +78,29 @@ def _parameter_faults(model: nn.Module, row: TargetRow) -> Iterator[str]:
             "parametrization is on it): remove that first"
         )
         return
-    uses = [
-        name for name, other in model.named_parameters(remove_duplicate=False)
-        if other is parameter
-    ]  # fmt: skip
+    uses = uses_of(model, row.name)
     if len(uses) > 1:
         yield (
             f"{_where(row)}: it is tied ({', '.join(uses)}), and NNI would untie it when it wraps "
             "the layer: exclude every use"
         )
+
+
+def uses_of(model: nn.Module, name: str) -> list[str]:
+    """Every name under which a parameter stands in a model; several where it is tied.
+
+    Args:
+        model: the network.
+        name: one of them.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> uses_of(nn.Sequential(layer, layer), "0.bias")
+        ['0.bias', '1.bias']
+    """
+    named = list(model.named_parameters(remove_duplicate=False))
+    own = next(parameter for each, parameter in named if each == name)
+    return [each for each, parameter in named if parameter is own]
 
 
 def _block_faults(row: TargetRow) -> Iterator[str]:

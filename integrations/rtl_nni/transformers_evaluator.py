@@ -16,7 +16,7 @@ from rtl_nni.traced_training import (
     check_trained,
     optimizer_by_names,
 )
-from rtl_plugin.integration_api import InvalidArgument, MissingExtra
+from rtl_plugin.integration_api import InvalidArgument, MissingExtra, RandomState
 
 with quiet():
     from nni.common import is_traceable
@@ -118,10 +118,14 @@ class TransformersEvaluator(_host.TransformersEvaluator):  # type: ignore[misc]
             return model if value is self._pure_model else value
 
         traced = self.traced_trainer
-        return traced.trace_symbol(
-            *map(replaced, traced.trace_args),
-            **{name: replaced(value) for name, value in traced.trace_kwargs.items()},
-        )
+        present = RandomState.capture()
+        try:
+            return traced.trace_symbol(
+                *map(replaced, traced.trace_args),
+                **{name: replaced(value) for name, value in traced.trace_kwargs.items()},
+            )
+        finally:
+            present.install()  # making a Trainer seeds everything anew
 
     def unbind_model(self) -> None:
         """Give the model back as it was bound, apart from its weights."""

@@ -163,7 +163,7 @@ def test_truncated_files(share: float, masks: Any, tmp_path: Path) -> None:
         ({"fc.weight": torch.ones(1)}, "dict"),
         ({1: {"weight": torch.ones(1)}}, "dict"),
         ({"fc": {"weight": 1.0}}, "dict"),
-        ({"a": {"fc": {"weight": torch.ones(1)}}}, "dict"),
+        ({"a": {"fc": {"weight": 1.0}}}, "dict"),
     ],
 )
 def test_files_that_hold_something_else(content: Any, came: str, tmp_path: Path) -> None:
@@ -194,3 +194,11 @@ def test_masks_of_another_model(masks: Any, tmp_path: Path) -> None:
     torch.save({f"features.{name}": dict(t) for name, t in masks.items()}, tmp_path / "m")
     with pytest.raises(StructureMismatch, match="2 of 2 masked modules are not in the model"):
         TicketSet.from_nni(load_masks(tmp_path / "m"), MLP.build())
+
+
+def test_masks_of_several_groups_are_read_as_they_were_saved(tmp_path: Path) -> None:
+    masks = {"a": {"fc": {"weight": torch.ones(1)}}, "b": {"fc": {"weight": torch.zeros(1)}}}
+    torch.save(masks, tmp_path / "m")
+    loaded = load_masks(tmp_path / "m")
+    assert list(loaded) == ["a", "b"]
+    assert float(loaded["b"]["fc"]["weight"]) == 0

@@ -212,11 +212,28 @@ def test_counting_needs_ratios() -> None:
         FixedCountPruner(LevelPruner(model, config, plain(model)), 1, 5)
 
 
-def test_nni_refuses_a_training_that_is_too_short() -> None:
+@pytest.mark.parametrize("lengths", [(5, None), (None, None)])
+def test_a_training_that_is_too_short_is_refused(lengths: tuple[int | None, None]) -> None:
     model = MLP.build()
     pruner = GeometricPruner(LevelPruner(model, MLP.config(), plain(model)), 2, 3)
-    with pytest.raises(AssertionError):
-        pruner.compress(5, None)
+    with pytest.raises(InvalidArgument, match="max_steps"):
+        pruner.compress(*lengths)
+
+
+def test_a_maximum_of_one_is_no_limit_on_the_way() -> None:
+    model = MLP.build()
+    config = MLP.config(0.75, max_sparse_ratio=1.0)
+    pruner = GeometricPruner(LevelPruner(model, config, plain(model)), 1, 2)
+    pruner.update_sparse_goals(1)
+    space = next(iter(pruner._target_spaces.values()))["weight"]
+    assert (space.sparse_ratio, space.max_sparse_ratio) == (0.5, 1.0)
+
+
+def test_a_count_knows_of_maxima() -> None:
+    model = nn.Linear(10, 10)
+    config = [{"op_types": ["Linear"], "sparse_ratio": 0.9, "max_sparse_ratio": 0.5}]
+    pruner = FixedCountPruner(LevelPruner(model, config, plain(model)), 1, 10)
+    assert pruner.total_times == 5
 
 
 def geometric(model: nn.Module, config: Any, evaluator: Any, steps: int) -> Any:
