@@ -1,13 +1,15 @@
 """NNI, imported without its noise, and only where something needs it."""
 
 import importlib
+import importlib.util
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
-from rtl_plugin.integration_api import InvalidArgument, require
+from rtl_plugin.integration_api import InvalidArgument, MissingExtra, require
 
 _MAJOR = "3"
 
@@ -54,6 +56,11 @@ def check_version() -> None:
         MissingExtra: NNI is not installed.
         InvalidArgument: it is not version 3.
     """
+    if sys.version_info >= (3, 14) and importlib.util.find_spec("nni") is None:
+        raise MissingExtra(
+            "rtl_nni needs NNI, and NNI 3.0 cannot be imported on Python 3.14 or newer (the "
+            "typeguard that it pins uses what was removed): use Python 3.10 to 3.13"
+        )
     imported("nni")
     present = version("nni")
     if present.partition(".")[0] != _MAJOR:

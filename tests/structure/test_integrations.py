@@ -1,6 +1,7 @@
 """Integrations stand on the core's seam alone, keep small, and document their public names."""
 
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,8 @@ def test_files_and_functions_stay_small(package: str) -> None:
 
 @pytest.mark.parametrize("package", HOST_OF)
 def test_public_names_are_documented(package: str) -> None:
+    if package == "rtl_nni" and sys.version_info >= (3, 14):
+        pytest.skip("NNI cannot be imported on this Python")
     module = importlib.import_module(package)
     values = {name: getattr(module, name) for name in module.__all__}
     assert undocumented(values) == []
