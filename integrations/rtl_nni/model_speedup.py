@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dis
+import functools
 import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -105,9 +106,10 @@ def model_speedup(
 def traceable() -> Iterator[None]:
     """Let NNI's ``concrete_trace`` run on today's torch and Python, for a block.
 
-    Four things broke: torch renamed the class of some builtins, ``Node.is_impure`` has a new
-    argument, annotations like ``list[int]`` are evaluated while builtins are wrapped, and since
-    Python 3.11 there are cache entries between bytecode instructions. Everything is put back
+    Five things broke: torch renamed the class of some builtins, ``Node.is_impure`` has a new
+    argument, annotations like ``list[int]`` are evaluated while builtins are wrapped, since Python
+    3.11 there are cache entries between bytecode instructions, and since 3.12 ``type`` cannot be
+    wrapped as functions are. Everything is put back
     afterwards, also after an error. Not for several threads at once.
 
     Example:
@@ -124,6 +126,7 @@ def traceable() -> Iterator[None]:
         replace(tracer, "node_is_impure_wrapper", lambda node, impure_random=True: impure(node))
         for name in ("_create_wrapped_leaf_class", "_create_wrapped_leaf_iterable_class"):
             replace(tracer, name, _subscriptable(getattr(tracer, name)))
+        replace(tracer, "functools", _without_type_parameters())
         replace(proxy, "dis", _with_caches())
         replace(proxy.ConcreteProxy, "jump_opcodes", jumps)
         yield
@@ -158,12 +161,21 @@ def _subscriptable(create: Callable[[Any, Any], Any]) -> Callable[[Any, Any], An
     def created(tracer: Any, real: Any) -> Any:
         wrapped = create(tracer, real)
         kind: Any = type(wrapped)
+        kind.__getattr__ = lambda self, name: getattr(real, name)  # int.from_bytes in Python 3.12
         kind.__getitem__ = lambda self, key: real[key]
         kind.__or__ = lambda self, other: real | other
         kind.__ror__ = lambda self, other: other | real
         return wrapped
 
     return created
+
+
+def _without_type_parameters() -> SimpleNamespace:
+    """Since Python 3.12 ``functools.wraps(type)`` copies an attribute that no function takes."""
+    own = {name: getattr(functools, name) for name in dir(functools) if not name.startswith("__")}
+    names = ("__module__", "__name__", "__qualname__", "__doc__")
+    own["wraps"] = functools.partial(functools.wraps, assigned=names)
+    return SimpleNamespace(**own)
 
 
 def _with_caches() -> SimpleNamespace:
