@@ -6,7 +6,6 @@ check_version()
 with quiet():
     from nni.common import is_traceable
     from nni.compression.base.compressor import Pruner
-    from nni.compression.base.wrapper import ModuleWrapper
     from nni.compression.pruning import FPGMPruner, MovementPruner
     from nni.compression.pruning.scheduled_pruner import ScheduledPruner, _ComboPruner
     from nni.compression.utils.evaluator import (
@@ -22,7 +21,6 @@ __all__ = [
     "DeepspeedTorchEvaluator",
     "Evaluator",
     "FPGMPruner",
-    "ModuleWrapper",
     "MovementPruner",
     "Pruner",
     "ScheduledPruner",

@@ -13,10 +13,11 @@ from rtl_nni.traced_training import (
     LossPatch,
     StepTasks,
     Task,
+    check_bound,
+    check_initialised,
     check_trained,
     optimizer_by_names,
 )
-from rtl_plugin.integration_api import InvalidArgument
 
 with quiet():
     from nni.compression.utils.constructor_helper import LRSchedulerConstructHelper
@@ -109,11 +110,7 @@ class LightningEvaluator(_HostEvaluator):  # type: ignore[misc]
             InvalidArgument: another kind of model, or ``_init_optimizer_helpers`` has not run.
         """
         check_part(model, "the model", self._package, "LightningModule")
-        if not self._initialization_complete:
-            raise InvalidArgument(
-                "bind_model needs the optimizers' parameters by name: give the evaluator to a "
-                "pruner, or call _init_optimizer_helpers(model) on the unwrapped model first"
-            )
+        check_initialised(self)
         if self.model is not None:
             self.unbind_model()
         self._ori_model_attr = {n: vars(model)[n] for n in _PATCHED if n in vars(model)}
@@ -283,9 +280,5 @@ class LightningEvaluator(_HostEvaluator):  # type: ignore[misc]
         return (sum(values) / len(values) if values else None), results
 
     def _bound_model(self) -> Any:
-        if self.model is None:
-            raise InvalidArgument(
-                "this evaluator has no model: a pruner binds one while it compresses, "
-                "bind_model(model) does by hand"
-            )
+        check_bound(self)
         return self.model

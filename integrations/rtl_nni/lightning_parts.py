@@ -8,12 +8,9 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from rtl_nni.host import quiet
+from rtl_nni.host_types import is_traceable
 from rtl_nni.traced_training import check_traced, check_traced_scheduler
 from rtl_plugin.integration_api import InvalidArgument, MissingExtra
-
-with quiet():
-    from nni.common import is_traceable
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 

@@ -13,16 +13,17 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from rtl_nni.config_check import refuse_wrapped
 from rtl_nni.host import imported, quiet
 from rtl_nni.masked_comparison import folded_values
 from rtl_plugin.integration_api import (
-    InvalidArgument,
     PruningFailed,
     RtlError,
     derived_seed,
     forked,
     read_nni_masks,
     tensors_in,
+    write_nni_masks,
 )
 
 _TRACER = "nni.common.concrete_trace_utils.concrete_tracer"
@@ -67,13 +68,10 @@ def model_speedup(
         >>> model_speedup(net, masks, torch.rand(8, 1, 3, 3))[0].out_channels
         2
     """
-    if any(name.endswith("_nni_wrapper") for name, _ in model.named_modules()):
-        raise InvalidArgument(
-            "the model is still wrapped by NNI: call pruner.unwrap_model() before model_speedup"
-        )
-    full = _full_masks(masks, model)
+    refuse_wrapped(model)
+    kept = read_nni_masks("the masks", masks, model)
     twin = copy.deepcopy(model).eval()
-    folded = folded_values(model, read_nni_masks("the masks", masks, model))
+    folded = folded_values(model, kept)
     with torch.no_grad():
         for name, parameter in twin.named_parameters():
             parameter.copy_(folded[name])
@@ -84,7 +82,7 @@ def model_speedup(
             host = imported("nni.compression.speedup")
             inputs = tuple(dummy_input) if isinstance(dummy_input, list) else dummy_input
             small: nn.Module = host.ModelSpeedup(
-                twin, inputs, full, graph_module=graph
+                twin, inputs, write_nni_masks(kept), graph_module=graph
             ).speedup_model()
         after = _shapes(small.eval(), dummy_input)
     except RtlError:
@@ -109,8 +107,8 @@ def traceable() -> Iterator[None]:
     Five things broke: torch renamed the class of some builtins, ``Node.is_impure`` has a new
     argument, annotations like ``list[int]`` are evaluated while builtins are wrapped, since Python
     3.11 there are cache entries between bytecode instructions, and since 3.12 ``type`` cannot be
-    wrapped as functions are. Everything is put back
-    afterwards, also after an error. Not for several threads at once.
+    wrapped as functions are. Everything is put back afterwards, also after an error. Not for
+    several threads at once.
 
     Example:
         >>> with traceable():
@@ -203,14 +201,6 @@ def _graph(
         with traceable():
             graph: fx.GraphModule = imported(_TRACER).concrete_trace(model, inputs)
             return graph
-
-
-def _full_masks(masks: Any, model: nn.Module) -> dict[str, dict[str, torch.Tensor]]:
-    full: dict[str, dict[str, torch.Tensor]] = {}
-    for name, mask in read_nni_masks("the masks", masks, model).items():
-        module, _, target = name.rpartition(".")
-        full.setdefault(module, {})[target] = mask.float()
-    return full
 
 
 def _shapes(model: nn.Module, dummy_input: Any) -> list[tuple[int, ...]]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from rtl_nni.completed_masks import channel_graph, cut_of, dead_channels, norms_of
+from rtl_nni.config_check import refuse_wrapped
 from rtl_nni.masked_comparison import Comparison, folded_values, largest_output
 from rtl_nni.masked_network import MaskedNetwork, Masks
 from rtl_nni.speedup_report import LeftWhole, SpeedupReport
@@ -94,9 +95,12 @@ def speedup_with_report(
         >>> speedup_with_report(net, masks, torch.zeros(1, 2)).cut
         {'0': (1,)}
     """
+    if not isinstance(model, nn.Module):
+        raise InvalidArgument(f"speedup takes an nn.Module, got {type(model).__name__}")
+    refuse_wrapped(model)
     if isinstance(masks, Ticket):
         model, masks = _under_ticket(model, masks)
-    _check_arguments(model, masks)
+    _check_masks(masks)
     network = MaskedNetwork(model, read_nni_masks("the masks", masks, model))
     graph = channel_graph(model, dummy_input)
     wanted, left = {}, []
@@ -207,15 +211,7 @@ def _under_ticket(model: nn.Module, ticket: Ticket) -> tuple[nn.Module, Any]:
     return twin, tickets.to_nni(ticket.name)
 
 
-def _check_arguments(model: Any, masks: Any) -> None:
-    if not isinstance(model, nn.Module):
-        raise InvalidArgument(f"speedup takes an nn.Module, got {type(model).__name__}")
-    wrapped = [n for n, _ in model.named_modules() if n.endswith("_nni_wrapper")]
-    if wrapped:
-        raise InvalidArgument(
-            f"the model is still wrapped by NNI ({wrapped[0]!r} and {len(wrapped) - 1} more): call "
-            "pruner.unwrap_model() first"
-        )
+def _check_masks(masks: Any) -> None:
     if not isinstance(masks, Mapping):
         raise InvalidArgument(
             f"masks must be one NNI mask dictionary, got {type(masks).__name__}: read a file with "

@@ -32,7 +32,7 @@ def target_faults(model: nn.Module, rows: Sequence[TargetRow]) -> list[str]:
         *(fault for row in present for fault in _parameter_faults(model, row)),
         *_nothing_asked(present),
         *(fault for row in present for fault in (*_block_faults(row), *_method_faults(row))),
-        *(fault for row in present for fault in _align_faults(row, first, model)),
+        *(fault for row in present for fault in _align_faults(row, first)),
         *_dependency_faults(list(first.values())),
         *_global_faults(list(first.values())),
         *output_faults(model, list(first.values())),
@@ -156,7 +156,7 @@ def _nothing_asked(rows: Sequence[TargetRow]) -> Iterator[str]:
             )
 
 
-def _align_faults(row: TargetRow, rows: Mapping[str, TargetRow], model: nn.Module) -> Iterator[str]:
+def _align_faults(row: TargetRow, rows: Mapping[str, TargetRow]) -> Iterator[str]:
     align = row.settings.get("align")
     if not align or row.ranked:
         return

@@ -8,10 +8,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rtl_nni.host import quiet
+from rtl_nni.host_types import is_traceable
 from rtl_plugin.integration_api import InvalidArgument, PruningFailed
 
 with quiet():
-    from nni.common import is_traceable
     from nni.compression.utils.constructor_helper import OptimizerConstructHelper
 
 Task = Callable[[], Any]
@@ -83,6 +83,38 @@ class StepTasks:
         self.taken += 1
         for task in list(self.after):
             task()
+
+
+def check_bound(evaluator: Any) -> None:
+    """Refuse to go on with an evaluator that has no model.
+
+    Args:
+        evaluator: any.
+
+    Raises:
+        InvalidArgument: none is bound.
+    """
+    if evaluator.model is None:
+        raise InvalidArgument(
+            "this evaluator has no model: a pruner binds one while it compresses, "
+            "bind_model(model) does by hand"
+        )
+
+
+def check_initialised(evaluator: Any) -> None:
+    """Refuse to bind a model before optimizers are known by parameter names.
+
+    Args:
+        evaluator: any.
+
+    Raises:
+        InvalidArgument: ``_init_optimizer_helpers`` has not run.
+    """
+    if not evaluator._initialization_complete:
+        raise InvalidArgument(
+            "bind_model needs the optimizers' parameters by name: give the evaluator to a pruner, "
+            "or call _init_optimizer_helpers(model) on the unwrapped model first"
+        )
 
 
 def check_traced(optimizer: Any, where: str) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 from torch import nn
 
 from rtl_nni.host import quiet
+from rtl_nni.host_types import is_traceable
 from rtl_nni.traced_training import (
     LossPatch,
     StepTasks,
     Task,
+    check_bound,
+    check_initialised,
     check_traced,
     check_traced_scheduler,
     check_trained,
@@ -19,7 +22,6 @@ from rtl_nni.traced_training import (
 from rtl_plugin.integration_api import InvalidArgument, MissingExtra, RandomState
 
 with quiet():
-    from nni.common import is_traceable
     from nni.compression.utils import evaluator as _host
     from nni.compression.utils.constructor_helper import LRSchedulerConstructHelper
 
@@ -98,11 +100,7 @@ class TransformersEvaluator(_host.TransformersEvaluator):  # type: ignore[misc]
         Raises:
             InvalidArgument: ``_init_optimizer_helpers`` has not run.
         """
-        if not self._initialization_complete:
-            raise InvalidArgument(
-                "bind_model needs the optimizer's parameters by name: give the evaluator to a "
-                "pruner, or call _init_optimizer_helpers(model) on the unwrapped model first"
-            )
+        check_initialised(self)
         if self.model is not None:
             self.unbind_model()
         trainer = self._new_trainer(model)
@@ -216,11 +214,7 @@ class TransformersEvaluator(_host.TransformersEvaluator):  # type: ignore[misc]
         return metrics.get("default", metrics.get("eval_default")), metrics
 
     def _bound_trainer(self) -> Any:
-        if self.model is None:
-            raise InvalidArgument(
-                "this evaluator has no model: a pruner binds one while it compresses, "
-                "bind_model(model) does by hand"
-            )
+        check_bound(self)
         return self.trainer
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,23 @@ def test_the_examples_figures_are_the_measured_ones() -> None:
     lines = [*accuracy_lines(measured), *difference_lines(measured), *size_lines(measured)]
     assert len(lines) > 20
     assert missing(lines) == []
+
+
+def test_the_prose_says_what_was_measured() -> None:
+    measured = results("nni_existing_config")
+    alike = [mean_similarity(measured, method) for method in ("tickets", "random tickets")]
+    said = f"Jaccard similarity {alike[0]:.2f}; random\nones {alike[1]:.2f}"
+    rows = results("nni_speedup")["rows"]
+    slowest = [max(row[key] for row in rows) for key in ("seconds", "wall_seconds")]
+    took = f"took {slowest[0]:.1f} of CPU time, and {slowest[1]:.1f} on the clock"
+    hosts = [row["nni"] for row in rows]
+    assert missing([said, took]) == []
+    assert all(each["unpatched"]["error"] for each in hosts)
+    assert not any(each["model_speedup"]["error"] for each in hosts)
+
+
+def mean_similarity(measured: Row, method: str) -> float:
+    return fmean(row["similarity"] for row in measured["raw"] if row["method"] == method)
 
 
 def test_the_speedups_figures_are_the_measured_ones() -> None:
