@@ -9,6 +9,7 @@ import torch
 
 from rtl_plugin.channel_plan import ChannelPlan
 from rtl_plugin.errors import InvalidTicket
+from rtl_plugin.packed_masks import PackedMasks
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +109,19 @@ class Ticket:
         """
         plan = None if self.channels is None else self.channels.to(device)
         return Ticket(self.name, moved(self.masks, device), moved(self.state, device), plan)
+
+    def packed(self) -> "Ticket":
+        """The same ticket with masks at one bit a weight, unpacked at every look.
+
+        Returns:
+            A ticket that shares this one's state, so that it sees its later changes.
+        """
+        lean = object.__new__(Ticket)  # its masks are checked already, and are not to be copied
+        for name, value in vars(self).items():
+            object.__setattr__(lean, name, value)
+        if not isinstance(self.masks, PackedMasks):
+            object.__setattr__(lean, "masks", PackedMasks(self.masks))
+        return lean
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Ticket, (self.name, dict(self.masks), self.state, self.channels))

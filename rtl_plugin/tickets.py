@@ -1,5 +1,6 @@
 """A set of tickets over one network (the ticket itself is in ticket.py)."""
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -52,8 +53,7 @@ class TicketSet(Mapping[str, Ticket]):
         rewind_state: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self._tickets = tickets_by_name(tickets)
-        self.structure = structure
-        self.theta_0 = theta_0
+        self.structure, self.theta_0 = structure, theta_0
         self.schedule = dict(schedule) if schedule is not None else None
         self.history = [dict(row) for row in history]
         self.rewind_state = dict(rewind_state) if rewind_state is not None else None
@@ -86,8 +86,7 @@ class TicketSet(Mapping[str, Ticket]):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Masked parameter name -> shape."""
-        masks = next(iter(self.values())).masks
-        return {name: tuple(mask.shape) for name, mask in masks.items()}
+        return {n: tuple(m.shape) for n, m in next(iter(self.values())).masks.items()}
 
     @property
     def compact_only(self) -> tuple[str, ...]:
@@ -130,8 +129,8 @@ class TicketSet(Mapping[str, Ticket]):
         Returns:
             float64 array [K, K], or parameter name -> such an array.
         """
-        masks = [ticket.masks for ticket in self.values()]
-        return (layer_similarity if per_layer else similarity_matrix)(masks, excess=excess)
+        similarity = layer_similarity if per_layer else similarity_matrix
+        return similarity([ticket.masks for ticket in self.values()], excess=excess)
 
     def summary(self) -> str:
         """A table with one line a ticket, the union and the bytes of masks and own state."""
@@ -160,7 +159,7 @@ class TicketSet(Mapping[str, Ticket]):
             use: what would run the masked network, for the message.
 
         Raises:
-            CompactOnly: naming the layers.
+            CompactOnly: naming layers.
         """
         if self.compact_only:
             raise CompactOnly(
@@ -175,15 +174,19 @@ class TicketSet(Mapping[str, Ticket]):
         Args:
             device: as for ``torch.Tensor.to``.
         """
-        state = self.rewind_state
         return TicketSet(
             [ticket.to(device) for ticket in self.values()],
             structure=self.structure,
             theta_0=self.theta_0,
             schedule=self.schedule,
             history=self.history,
-            rewind_state=None if state is None else moved(state, device),
+            rewind_state=self.rewind_state and moved(self.rewind_state, device),
         )
+
+    def packed(self) -> "TicketSet":
+        """The same tickets with masks at one bit a weight, sharing their state."""
+        (lean := copy.copy(self))._tickets = {n: ticket.packed() for n, ticket in self.items()}
+        return lean
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ticket file: masks at one bit a weight, own state, fingerprints, no pickle.
@@ -237,8 +240,8 @@ class TicketSet(Mapping[str, Ticket]):
             InvalidTicket: not a module, values other than 0 and 1, or models (or the uses of a tied
                 parameter) that disagree.
         """
-        named = (models if isinstance(models, Mapping) else {name: models}).items()
-        return cls([Ticket(key, *torch_prune.read_masks(key, model)) for key, model in named])
+        named = models if isinstance(models, Mapping) else {name: models}
+        return cls([Ticket(k, *torch_prune.read_masks(k, m)) for k, m in named.items()])
 
     def to_torch_prune(self, name: str, model: nn.Module) -> nn.Module:
         """Put one ticket on a model as ``torch.nn.utils.prune`` masks, in place.
@@ -279,9 +282,9 @@ class TicketSet(Mapping[str, Ticket]):
             StructureMismatch: a masked parameter is not in the model, or does not fit.
             InvalidTicket: values other than 0 and 1, nothing kept, or no mask dictionary.
         """
-        state = persistent_buffers(model)
+        read, state = nni_masks.read_nni_masks, persistent_buffers(model)
         found = nni_masks.masks_by_ticket(masks, name).items()
-        tickets = [Ticket(key, nni_masks.read_nni_masks(key, m, model), state) for key, m in found]
+        tickets = [Ticket(key, read(key, mask, model), state) for key, mask in found]
         return cls(tickets, structure=model_structure(model))
 
     def to_nni(self, name: str) -> dict[str, dict[str, torch.Tensor]]:

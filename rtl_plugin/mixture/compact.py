@@ -8,17 +8,17 @@ import torch
 from torch import nn
 
 from rtl_plugin.compact_network import checked_plan, compact
+from rtl_plugin.mixture.rows import run_by_ticket
+from rtl_plugin.mixture.versions import Snapshot, snapshot, version
 from rtl_plugin.tickets import TicketSet
 
 
 @dataclass(frozen=True)
 class _Made:
-    """A small network, what it was made from, and how that looked then."""
+    """A small network and what it was made from."""
 
     network: nn.Module
-    sources: tuple[torch.Tensor, ...]
-    versions: tuple[tuple[int, int], ...]
-    memory: tuple[torch.Tensor, ...]  # held, so that no later value comes to lie at its address
+    sources: Snapshot
 
 
 class CompactStrategy:
@@ -60,12 +60,28 @@ class CompactStrategy:
         if self._stateful:
             return self.export(ticket)(*args, **kwargs)
         network = self._network(ticket)
-        before = [(id(buffer), _version(buffer)) for buffer in network.buffers()]
+        before = [(id(buffer), version(buffer)) for buffer in network.buffers()]
         output = network(*args, **kwargs)
-        if before != [(id(buffer), _version(buffer)) for buffer in network.buffers()]:
+        if before != [(id(buffer), version(buffer)) for buffer in network.buffers()]:
             # Its forward counts or averages: from now on every call has a network of its own.
             self._stateful = True
         return output
+
+    def run_mixed(
+        self, indices: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run a batch, one ticket after the other.
+
+        Args:
+            indices: integer tensor [B] of positions in the set.
+            args: of the network's forward.
+            kwargs: of the network's forward.
+
+        Returns:
+            The network's output, rows in the order of the batch.
+        """
+        names = self._tickets.names
+        return run_by_ticket(lambda k, a, kw: self.run(names[k], a, kw), indices, args, kwargs)
 
     def export(self, ticket: str) -> nn.Module:
         """The small network as a snapshot in eval mode.
@@ -74,6 +90,15 @@ class CompactStrategy:
             ticket: its name.
         """
         return compact(self._model, self._tickets[ticket])
+
+    def held_bytes(self) -> dict[str, int]:
+        """What is kept between calls beside weights and tickets."""
+        tensors = [
+            tensor
+            for made in list(self._made.values())
+            for tensor in (*made.network.parameters(), *made.network.buffers())
+        ]
+        return {"small networks": sum(tensor.nbytes for tensor in tensors)}
 
     def explain(self) -> str:
         """How batches are run, in words."""
@@ -88,30 +113,10 @@ class CompactStrategy:
             *self._model.buffers(),
             *self._tickets[ticket].state.values(),
         )
-        versions = tuple(_version(tensor) for tensor in sources)
         made = self._made.get(ticket)
-        if made is None or not _same(made, sources, versions):
+        if made is None or not made.sources.still_holds(sources):
             # Made under inference_mode(), it could not run outside.
             with self._lock, torch.inference_mode(False):
-                network = self.export(ticket).requires_grad_(False)
-                memory = tuple(tensor.detach() for tensor in sources)
-                made = _Made(network, sources, versions, memory)
+                made = _Made(self.export(ticket).requires_grad_(False), snapshot(sources))
                 self._made[ticket] = made
         return made.network
-
-
-def _version(tensor: torch.Tensor) -> tuple[int, int]:
-    """Changes with every write in place, and when a module is moved or converted.
-
-    Inference tensors keep no count, and can hardly change.
-    """
-    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
-
-
-def _same(
-    made: _Made, sources: tuple[torch.Tensor, ...], versions: tuple[tuple[int, int], ...]
-) -> bool:
-    # Held tensors keep their identity, so no new one can be mistaken for an old one.
-    return made.versions == versions and all(
-        now is then for now, then in zip(sources, made.sources, strict=True)
-    )

@@ -8,20 +8,15 @@ import torch
 from torch import nn
 
 from rtl_plugin.errors import InvalidArgument
-from rtl_plugin.mixture.compact import CompactStrategy
+from rtl_plugin.mixture.memory import Memory, memory_of
 from rtl_plugin.mixture.mixture_file import load_mixture, save_mixture
-from rtl_plugin.mixture.reference import ReferenceStrategy
 from rtl_plugin.mixture.router_checks import check_router, checked_decision
-from rtl_plugin.mixture.rows import average_rows, join_rows, take_rows
+from rtl_plugin.mixture.rows import average_rows
+from rtl_plugin.mixture.strategies import make_strategy
 from rtl_plugin.mixture.ticket_choice import Tickets, is_one_ticket, ticket_indices, ticket_named
 from rtl_plugin.routing import Router, RoutingDecision
 from rtl_plugin.routing.contract import batch_size
 from rtl_plugin.tickets import TicketSet
-
-_STRATEGIES: dict[str, type[ReferenceStrategy] | type[CompactStrategy]] = {
-    "reference": ReferenceStrategy,
-    "compact": CompactStrategy,
-}
 
 
 class MixtureOfMasks(nn.Module):
@@ -37,13 +32,20 @@ class MixtureOfMasks(nn.Module):
         model: the network.
         tickets: its tickets.
         router: decides where a call names no tickets; see :class:`rtl_plugin.Router`.
-        strategy: ``"reference"`` masks at every call, ``"compact"`` runs the small networks of
-            channel tickets; ``"auto"`` is compact for channel tickets and else the reference.
+        strategy: how batches are run. ``"auto"`` sorts a batch by ticket, passes it once and times
+            the ways to run a layer; for channel tickets it is ``"compact"``, which runs their small
+            networks. ``"slices"``, ``"grouped"``, ``"cached"``, ``"scratch"`` and ``"dense"`` force
+            one way (see the guide), ``"reference"`` is the slow one that all are held against.
+        budget: bytes of masked weights that are kept between calls. None keeps those of all tickets
+            on a CPU and none on a GPU; 0 masks at every call, so that memory is one network and
+            one bit a weight and ticket.
 
     Raises:
         StructureMismatch: the tickets do not fit the model.
-        InvalidArgument: the strategy or the router is none, the router knows other tickets, or the
-            model cannot be copied, or compact is asked of tickets that are no channel tickets.
+        InvalidArgument: the strategy or the router is none, the router knows other tickets, the
+            model cannot be copied, compact is asked of tickets that are no channel tickets, or the
+            budget is no number of bytes or contradicts the strategy.
+        MaskBypassed: the model keeps a masked parameter in a second place.
         CompactOnly: the reference is asked of channel tickets whose masked networks compute
             something else than the small ones.
 
@@ -72,12 +74,9 @@ class MixtureOfMasks(nn.Module):
         tickets: TicketSet,
         router: Router | None = None,
         strategy: str = "auto",
+        budget: int | None = None,
     ) -> None:
         super().__init__()
-        if strategy != "auto" and strategy not in _STRATEGIES:
-            raise InvalidArgument(
-                f"unknown strategy {strategy!r}: one of auto, {', '.join(_STRATEGIES)}"
-            )
         if not isinstance(model, nn.Module) or not isinstance(tickets, TicketSet):
             raise InvalidArgument(
                 "a mixture takes an nn.Module and a TicketSet, in this order, got "
@@ -85,12 +84,11 @@ class MixtureOfMasks(nn.Module):
             )
         check_router(router, tickets)
         tickets.check_fits(model)
+        lean = tickets.packed()
         # Not registered as a submodule: eval() of the mixture must not change the user's model.
-        self._held = (model, tickets, router)
-        self._asked_strategy = strategy
-        if strategy == "auto":
-            strategy = "compact" if tickets.structured else "reference"
-        self._strategy = _STRATEGIES[strategy](model, tickets)
+        self._held = (model, lean, router)
+        self._asked = (strategy, budget)
+        self._strategy = make_strategy(strategy, model, lean, budget)
         self.training = False
 
     @property
@@ -100,7 +98,7 @@ class MixtureOfMasks(nn.Module):
 
     @property
     def tickets(self) -> TicketSet:
-        """The tickets that are served."""
+        """The tickets that are served, with masks at one bit a weight."""
         return self._held[1]
 
     def train(self, mode: bool = True) -> "MixtureOfMasks":
@@ -116,7 +114,7 @@ class MixtureOfMasks(nn.Module):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (*self._held, self._asked_strategy))
+        return (type(self), (*self._held, *self._asked))
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "MixtureOfMasks":
         # to(), half() and the like speak of the network's tensors; it has no others.
@@ -159,7 +157,8 @@ class MixtureOfMasks(nn.Module):
         if is_one_ticket(tickets):
             return self._strategy.run(ticket_named(self.tickets, tickets), inputs, kwargs)
         size = batch_size(x)
-        return self._mixed(ticket_indices(self.tickets, tickets, size), inputs, kwargs, size)
+        indices = ticket_indices(self.tickets, tickets, size)
+        return self._strategy.run_mixed(indices, inputs, kwargs)
 
     def one_vs_rest(self, x: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Score every sample under every ticket, for tickets that are binary detectors.
@@ -203,27 +202,42 @@ class MixtureOfMasks(nn.Module):
         """
         return self._strategy.export(ticket_named(self.tickets, name))
 
-    def explain(self, x: Any = None) -> str:
-        """How batches are run, in words.
+    def explain(self, *inputs: Any, **kwargs: Any) -> str:
+        """How batches are run and why, in words.
 
         Args:
-            x: an example input; unused by these strategies.
+            inputs: an example batch; it is run once, with tickets in turn. Without one, what was
+                seen so far is told.
+            kwargs: further inputs of the network.
+
+        Returns:
+            A text to print: where weights come from, what runs once a batch and what once a ticket,
+            and for every layer with masks the way it runs and why.
         """
-        return (
-            f"{type(self.model).__name__} with {len(self.tickets)} tickets, strategy "
-            f"{self._strategy.name}: {self._strategy.explain()}"
-        )
+        if inputs or kwargs:
+            size = batch_size(inputs[0] if inputs else kwargs)
+            turns = torch.arange(size) % len(self.tickets)
+            with torch.no_grad():
+                self._strategy.run_mixed(turns, inputs, kwargs)
+        head = f"{type(self.model).__name__} with {len(self.tickets)} tickets, strategy "
+        return f"{head}{self._strategy.name}: {self._strategy.explain()}"
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write shared weights and tickets to one file, without pickle.
+    def memory(self) -> Memory:
+        """Bytes by part: what one network, its tickets and what is kept between calls take."""
+        return memory_of(self.model, self.tickets, self._strategy)
+
+    def save(self, path: str | os.PathLike[str], router: bool = True) -> None:
+        """Write shared weights, tickets and router to one file, without pickle.
 
         Args:
-            path: the file; written atomically. The router is not saved.
+            path: the file; written atomically.
+            router: False leaves the router out.
 
         Raises:
+            InvalidArgument: the router cannot be written without pickle.
             OSError: the folder cannot be written.
         """
-        save_mixture(path, self.model, self.tickets)
+        save_mixture(path, self.model, self.tickets, self._held[2] if router else None)
 
     @classmethod
     def load(
@@ -232,14 +246,17 @@ class MixtureOfMasks(nn.Module):
         model: nn.Module,
         router: Router | None = None,
         strategy: str = "auto",
+        budget: int | None = None,
     ) -> "MixtureOfMasks":
         """Read a mixture file into a copy of a model.
 
         Args:
             path: a file of :meth:`save`.
             model: a network of the same structure, with any weights; left as it is.
-            router: as for the constructor.
+            router: as for the constructor; None takes the one in the file. A router with networks
+                of its own (or a function) is needed as a skeleton into which the file is read.
             strategy: as for the constructor.
+            budget: as for the constructor.
 
         Returns:
             The mixture.
@@ -249,7 +266,7 @@ class MixtureOfMasks(nn.Module):
             DamagedFile: it is damaged, foreign, or of an unknown version.
             StructureMismatch: it belongs to a network of another structure.
         """
-        return cls(*load_mixture(path, model), router, strategy)
+        return cls(*load_mixture(path, model, router), strategy, budget)
 
     def _routed(
         self, decision: RoutingDecision, inputs: tuple[Any, ...], kwargs: dict[str, Any]
@@ -257,20 +274,7 @@ class MixtureOfMasks(nn.Module):
         if decision.indices is not None:
             size = decision.batch_size
             indices = ticket_indices(self.tickets, decision.indices, size)
-            return self._mixed(indices, inputs, kwargs, size)
+            return self._strategy.run_mixed(indices, inputs, kwargs)
         assert decision.weights is not None  # noqa: S101 - a decision holds one of the two
         outputs = [self._strategy.run(name, inputs, kwargs) for name in self.tickets]
         return average_rows(outputs, decision.weights)
-
-    def _mixed(
-        self, indices: torch.Tensor, inputs: tuple[Any, ...], kwargs: dict[str, Any], size: int
-    ) -> Any:
-        if size == 0:
-            return self._strategy.run(self.tickets.names[0], inputs, kwargs)
-        parts, rows = [], []
-        for index in indices.unique().tolist():
-            chosen = (indices == index).nonzero().reshape(-1)
-            args, options = take_rows((inputs, kwargs), chosen, size)
-            parts.append(self._strategy.run(self.tickets.names[index], args, options))
-            rows.append(chosen)
-        return join_rows(parts, rows, size)

@@ -9,6 +9,7 @@ from torch import nn
 
 from rtl_plugin.masked_forward import TensorSlots, mask_parameters
 from rtl_plugin.mixture.replica import check_no_stored_references, storage_sharing_replica
+from rtl_plugin.mixture.rows import run_by_ticket
 from rtl_plugin.structure import install_state
 from rtl_plugin.tickets import Ticket, TicketSet
 
@@ -105,6 +106,22 @@ class ReferenceStrategy:
         with self._lock, self._slots.holding(parameters, buffers):
             return self._replica(*args, **kwargs)
 
+    def run_mixed(
+        self, indices: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run a batch, one ticket after the other.
+
+        Args:
+            indices: integer tensor [B] of positions in the set.
+            args: of the network's forward.
+            kwargs: of the network's forward.
+
+        Returns:
+            The network's output, rows in the order of the batch.
+        """
+        names = self._tickets.names
+        return run_by_ticket(lambda k, a, kw: self.run(names[k], a, kw), indices, args, kwargs)
+
     def export(self, ticket: str) -> nn.Module:
         """The network with one ticket's masks folded in, a snapshot in eval mode.
 
@@ -112,6 +129,10 @@ class ReferenceStrategy:
             ticket: its name.
         """
         return masked_copy(self._model, self._tickets[ticket])
+
+    def held_bytes(self) -> dict[str, int]:
+        """What is kept between calls beside weights and tickets."""
+        return {}
 
     def explain(self) -> str:
         """How batches are run, in words."""

@@ -32,6 +32,42 @@ def take_rows(nested: Any, rows: torch.Tensor, size: int) -> Any:
     return map_tensors(take, nested)
 
 
+def run_by_ticket(
+    run: Callable[[int, tuple[Any, ...], dict[str, Any]], Any],
+    indices: torch.Tensor,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Run a mixed batch one ticket after the other.
+
+    Args:
+        run: gets a ticket's position and its rows of args and kwargs.
+        indices: integer tensor [B] of positions.
+        args: of the network's forward.
+        kwargs: of the network's forward.
+
+    Returns:
+        Outputs in the order of the batch; an empty batch runs through the first ticket.
+
+    Raises:
+        InvalidArgument: an output is not batch first.
+
+    Example:
+        >>> X = torch.ones(2)
+        >>> run_by_ticket(lambda k, args, _: args[0] * k, torch.tensor([2, 0]), (X,), {})
+        tensor([2., 0.])
+    """
+    size = indices.numel()
+    if size == 0:
+        return run(0, args, kwargs)
+    parts, rows = [], []
+    for index in indices.unique().tolist():
+        chosen = (indices == index).nonzero().reshape(-1)
+        parts.append(run(index, *take_rows((args, kwargs), chosen, size)))
+        rows.append(chosen)
+    return join_rows(parts, rows, size)
+
+
 def join_rows(parts: Sequence[Any], rows: Sequence[torch.Tensor], size: int) -> Any:
     """Undo a split of a batch into rows: concatenate outputs and restore the order.
 

@@ -66,7 +66,7 @@ def test_auto_is_compact_for_channel_tickets_alone(net: ChannelNet) -> None:
     model, mixture = mixed(net)
     assert "with 2 tickets, strategy compact: one pass of a small network" in mixture.explain()
     bare = masked(mixture.tickets)
-    assert "strategy reference" in MixtureOfMasks(model, bare).explain()
+    assert "strategy auto" in MixtureOfMasks(model, bare).explain()
     with pytest.raises(InvalidArgument, match="ticket 'a' has no channel plan, so there is no sm"):
         MixtureOfMasks(model, bare, strategy="compact")
 

@@ -35,6 +35,7 @@ RANKS = {
     "channel_plan": 36,
     "checkpoint": 40,
     "channel_file": 40,
+    "packed_masks": 40,
     "ticket_file": 41,
     "ticket": 42,
     "ticket_summary": 43,

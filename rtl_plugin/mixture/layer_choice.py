@@ -1,0 +1,149 @@
+"""Which way a layer is run: by the strategy that was asked for, or the fastest that was timed."""
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rtl_plugin.mixture.dispatch import Dispatch
+from rtl_plugin.mixture.layer_ways import WAYS
+from rtl_plugin.mixture.masked_pass import UnitCall, run_slices
+from rtl_plugin.mixture.runner import Runner
+from rtl_plugin.mixture.way import Way
+from rtl_plugin.nested import tensors_in
+
+ROUNDS = 3  # the first also warms up; the fastest counts
+NETWORK = "the network"  # beside the names of layers
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for one kind of call, and what it was chosen over.
+
+    Args:
+        way: its name.
+        reason: one clause.
+    """
+
+    way: str
+    reason: str
+
+
+class LayerChoice:
+    """Remembers a way for every kind of layer call.
+
+    Args:
+        name: the strategy that was asked for.
+        ways: names of the ways to run a layer, in order of preference; ``slices`` runs everything.
+        timed: try those that can run the call at hand, and keep the fastest.
+    """
+
+    def __init__(self, name: str, ways: tuple[str, ...], timed: bool) -> None:
+        self.name, self._ways, self._timed = name, ways, timed
+        self.layers: dict[tuple[str, Hashable], Choice] = {}
+        self._chosen: dict[Hashable, Choice] = {}
+        self._lock = threading.Lock()
+
+    def run_layer(self, runner: Runner, names: tuple[str, ...], call: UnitCall) -> Any:
+        """Run one unit on a sorted batch.
+
+        Args:
+            runner: runs a unit under a ticket.
+            names: of the tickets.
+            call: what to run.
+
+        Returns:
+            The unit's output.
+        """
+        able: dict[str, Callable[[], Any]] = {}
+        refused = []
+        for way in (WAYS[name] for name in self._ways):
+            why_not = way.why_not(runner, names, call)
+            if why_not is None:
+                able[way.name] = _bound(way, runner, names, call)
+            else:
+                refused.append(f"{way.name}: {why_not}")
+        able["slices"] = lambda: run_slices(runner, names, call)
+        return self._fastest((call.path, _kind(runner, call)), call.dispatch, able, refused)
+
+    def fastest(
+        self, kind: tuple[str, Hashable], batch: Dispatch, ways: Mapping[str, Callable[[], Any]]
+    ) -> Any:
+        """Run one of several ways that give the same.
+
+        Args:
+            kind: what is run: a name, and what distinguishes its calls.
+            batch: the batch at hand.
+            ways: name -> call, in order of preference.
+
+        Returns:
+            The output.
+        """
+        return self._fastest(kind, batch, ways, [])
+
+    def _fastest(
+        self,
+        kind: tuple[str, Hashable],
+        batch: Dispatch,
+        ways: Mapping[str, Callable[[], Any]],
+        refused: list[str],
+    ) -> Any:
+        first = next(iter(ways))
+        if len(ways) == 1 or not self._timed:
+            reason = "; ".join(refused) or ("asked for" if not self._timed else "the only way")
+            self.layers[kind] = Choice(first, reason)
+            return ways[first]()
+        key = kind[1], tuple(ways), _bucket(batch)
+        chosen = self._chosen.get(key)
+        if chosen is None and not _capturing():
+            output, chosen = _timed(ways)
+            with self._lock:
+                self._chosen[key] = self.layers[kind] = chosen
+            return output
+        if chosen is None:
+            return ways[first]()
+        self.layers[kind] = chosen
+        return ways[chosen.way]()
+
+
+def _bound(way: Way, runner: Runner, names: tuple[str, ...], call: UnitCall) -> Callable[[], Any]:
+    return lambda: way.run(runner, names, call)
+
+
+def _bucket(batch: Dispatch) -> tuple[int, int]:
+    """Number of tickets in the batch (as far as the host knows) and its size, to a power of two."""
+    active = len(batch.spans) if batch.on_host else batch.offsets.numel() - 1
+    return active, batch.size.bit_length()
+
+
+def _kind(runner: Runner, call: UnitCall) -> Hashable:
+    module = runner.workspace.module(call.path)
+    tensors = (*tensors_in((call.args, call.kwargs)), *module.parameters())
+    described = tuple((tuple(t.shape[1:]), t.dtype, t.device.type) for t in tensors)
+    return type(module).__qualname__, module.extra_repr(), described
+
+
+def _capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def _timed(ways: Mapping[str, Callable[[], Any]]) -> tuple[Any, Choice]:
+    best: dict[str, float] = {}
+    output: Any = None
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            start = _now()
+            output = way()
+            best[name] = min(best.get(name, float("inf")), _now() - start)
+    fastest = min(best, key=lambda name: best[name])
+    times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in best.items())
+    return output, Choice(fastest, f"timed: {times}")
+
+
+def _now() -> float:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()

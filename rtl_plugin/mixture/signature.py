@@ -1,0 +1,80 @@
+"""What makes two calls alike enough to share a plan, and two outputs equal."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+
+from rtl_plugin.nested import tensors_in
+
+# Between strategies, by dtype: absolute, relative.
+TOLERANCES = {
+    torch.float64: (1e-10, 1e-10),
+    torch.float32: (2e-4, 1e-3),
+    torch.bfloat16: (2e-2, 2e-2),
+    torch.float16: (2e-3, 1e-2),
+}
+
+
+def signature(inputs: Any, size: int) -> Hashable:
+    """Shapes but for the batch, dtypes, devices and plain options of a call.
+
+    Args:
+        inputs: args and kwargs of a network's forward.
+        size: B.
+
+    Returns:
+        Something hashable.
+
+    Example:
+        >>> signature(((torch.ones(2, 3),), {}), 2) == signature(((torch.ones(5, 3),), {}), 5)
+        True
+    """
+    return _described(inputs, size), torch.is_autocast_enabled("cpu"), _autocast_cuda()
+
+
+def _autocast_cuda() -> bool:
+    return torch.is_autocast_enabled("cuda")
+
+
+def _described(part: Any, size: int) -> Hashable:
+    if isinstance(part, torch.Tensor):
+        batched = part.dim() > 0 and part.shape[0] == size
+        shape = tuple(part.shape[1:]) if batched else tuple(part.shape)
+        return batched, shape, part.dtype, str(part.device)
+    if isinstance(part, Mapping):
+        return tuple((key, _described(value, size)) for key, value in part.items())
+    if isinstance(part, (list, tuple)):
+        return type(part).__name__, tuple(_described(value, size) for value in part)
+    if isinstance(part, (bool, int, float, str, bytes, type(None))):
+        return part
+    tensors = tuple(_described(tensor, size) for tensor in tensors_in(part))
+    return type(part).__qualname__, tensors
+
+
+def close(outputs: Any, expected: Any) -> bool:
+    """Whether two outputs are equal within what strategies may differ by.
+
+    Args:
+        outputs: nested tensors.
+        expected: nested tensors.
+
+    Returns:
+        True where every tensor is, by the tolerance of its dtype; autocast computes in bfloat16.
+
+    Example:
+        >>> close(torch.ones(2), torch.ones(2) + 1e-5), close(torch.ones(2), torch.zeros(2))
+        (True, False)
+    """
+    pairs = list(zip(tensors_in(outputs), tensors_in(expected), strict=False))
+    if len(list(tensors_in(outputs))) != len(list(tensors_in(expected))):
+        return False
+    return all(_tensors_close(a, b) for a, b in pairs)
+
+
+def _tensors_close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    rough = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+    atol, rtol = TOLERANCES[torch.bfloat16] if rough else TOLERANCES.get(a.dtype, (0.0, 0.0))
+    return torch.allclose(a, b, atol=atol, rtol=rtol, equal_nan=True)
