@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from rtl_plugin.errors import InvalidArgument, UnknownTicket
+from rtl_plugin.errors import DamagedFile, InvalidArgument, UnknownTicket
 from rtl_plugin.nested import tensors_in
 from rtl_plugin.routing.contract import RoutingDecision, batch_size
+from rtl_plugin.routing.saved_fields import State, field, names_field
 
 
 class KnownGroupRouter:
@@ -70,6 +71,39 @@ class KnownGroupRouter:
         chosen = [self._index[key] for key in keys]
         device = next(tensors_in(x)).device
         return RoutingDecision(indices=torch.tensor(chosen, dtype=torch.long, device=device))
+
+    def saved_state(self) -> State:
+        """Everything a file needs, see ``router_codec``.
+
+        Raises:
+            InvalidArgument: a key is no string, number, bool or None.
+        """
+        for key in self._index:
+            if not isinstance(key, (str, int, float, type(None))):
+                raise InvalidArgument(
+                    f"the context key {key!r} is a {type(key).__name__}, which a file without "
+                    "pickle cannot hold: map strings or numbers, or save(path, router=False)"
+                )
+        return {"tickets": self.tickets, "index": self._index}
+
+    @classmethod
+    def from_saved(cls, state: Mapping[Any, Any], skeleton: Any) -> "KnownGroupRouter":
+        """Undo :meth:`saved_state`.
+
+        Args:
+            state: the decoded fields.
+            skeleton: not needed.
+
+        Returns:
+            A new router.
+
+        Raises:
+            DamagedFile: a field is missing or wrong.
+        """
+        names, index = names_field(state, "tickets"), field(state, "index", dict)
+        if not all(type(k) is int and 0 <= k < len(names) for k in index.values()):
+            raise DamagedFile("the saved router maps a key to no ticket")
+        return cls(names, {key: names[k] for key, k in index.items()})
 
     def _keys(self, context: Any, size: int) -> Collection[Any]:
         listed = context.tolist() if hasattr(context, "tolist") else context
