@@ -65,6 +65,10 @@ class InvalidImportance(RtlError, ValueError):
     """An importance returned scores that are not finite or not one a channel."""
 
 
+class ExportFailed(RtlError, RuntimeError):
+    """A network cannot be exported, or what was exported computes something else."""
+
+
 class UnsupportedOptimizer(RtlError, TypeError):
     """An optimizer's update is not element-wise, so tickets cannot be isolated."""
 
