@@ -19,16 +19,38 @@ from rtl_plugin.discovery import (
 from rtl_plugin.index_map import IndexMap
 from rtl_plugin.joint_training import RetrainReport, recalibrate, retrain
 from rtl_plugin.mixture import MixtureOfMasks
+from rtl_plugin.mixture.exporting import OnnxReport, export_onnx, export_program
+from rtl_plugin.mixture.memory import Memory
 from rtl_plugin.prunable import Explanation, Verdict, explain
-from rtl_plugin.routing import KnownGroupRouter, Router, RoutingDecision
+from rtl_plugin.routing import (
+    ClassifierRouter,
+    ConfidenceRouter,
+    ConfidenceThreshold,
+    EpsilonGreedyRouter,
+    KnownGroupRouter,
+    NearestCentroidRouter,
+    OneVsRestRouter,
+    OnlineRouter,
+    Outcome,
+    OutputRouter,
+    Router,
+    RoutingDecision,
+    StochasticEnsembleRouter,
+    ThompsonSamplingRouter,
+    TopNRouter,
+)
 from rtl_plugin.tickets import Ticket, TicketSet
 
 __all__ = [
     "ChannelPlan",
+    "ClassifierRouter",
     "Comparison",
+    "ConfidenceRouter",
+    "ConfidenceThreshold",
     "CubicSchedule",
     "DataGroup",
     "DataGroups",
+    "EpsilonGreedyRouter",
     "Explanation",
     "FixedCountSchedule",
     "GeometricSchedule",
@@ -36,21 +58,33 @@ __all__ = [
     "IndexMap",
     "KnownGroupRouter",
     "LinearSchedule",
+    "Memory",
     "MixtureOfMasks",
+    "NearestCentroidRouter",
     "OneShotSchedule",
+    "OneVsRestRouter",
+    "OnlineRouter",
+    "OnnxReport",
+    "Outcome",
+    "OutputRouter",
     "RetrainReport",
     "Router",
     "RoutingDecision",
     "SingleModel",
     "SparsitySchedule",
+    "StochasticEnsembleRouter",
+    "ThompsonSamplingRouter",
     "Ticket",
     "TicketSet",
+    "TopNRouter",
     "Verdict",
     "compact",
     "compare",
     "discover",
     "errors",
     "explain",
+    "export_onnx",
+    "export_program",
     "protocols",
     "recalibrate",
     "retrain",

@@ -58,19 +58,43 @@ def unpack_mask(packed: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         tensor([ True, False,  True])
     """
     numel = int(np.prod(shape, dtype=object)) if shape else 1
+    bits = np.unpackbits(checked_mask_bytes(packed, shape), bitorder="little")
+    return torch.from_numpy(bits[:numel].astype(bool).reshape(shape))
+
+
+def checked_mask_bytes(packed: torch.Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    """Refuse bytes that are no packed mask of a shape.
+
+    Args:
+        packed: uint8 tensor [ceil(numel / 8)].
+        shape: the mask's shape.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        DamagedFile: the number of bytes does not fit the shape, unused bits are set, or no tensor
+            can have the shape.
+
+    Example:
+        >>> checked_mask_bytes(torch.tensor([5], dtype=torch.uint8), (3,)).tolist()
+        [5]
+    """
+    numel = int(np.prod(shape, dtype=object)) if shape else 1
     expected = (numel + 7) // 8
     if packed.dtype != torch.uint8 or packed.dim() != 1 or packed.numel() != expected:
         raise DamagedFile(
             f"a mask of shape {shape} needs {expected} packed bytes (uint8, one dimension), "
             f"got {packed.dtype} {tuple(packed.shape)}"
         )
-    bits = np.unpackbits(packed.cpu().numpy(), bitorder="little")
-    if bits[numel:].any():
+    octets = packed.cpu().numpy()
+    if numel % 8 and octets[-1] >> (numel % 8):
         raise DamagedFile(f"a packed mask of shape {shape} has bits set behind its end")
     try:
-        return torch.from_numpy(bits[:numel].astype(bool).reshape(shape))
+        np.broadcast_to(np.zeros((), dtype=bool), shape)
     except (ValueError, OverflowError) as error:  # beside a size of 0 the others may be anything
         raise DamagedFile(f"no tensor can have the shape {shape}") from error
+    return octets
 
 
 def _signature(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
-_WORD = 64  # bits are kept in whole words, so that they can be moved and read a word at a time
+_OCTETS = 8  # whole 64-bit words are kept, so that they can be moved and read a word at a time
 
 
 class PackedMasks(Mapping[str, torch.Tensor]):
@@ -23,6 +23,23 @@ class PackedMasks(Mapping[str, torch.Tensor]):
     def __init__(self, masks: Mapping[str, torch.Tensor]) -> None:
         self._shapes = {name: mask.shape for name, mask in masks.items()}
         self._words = {name: _packed(mask) for name, mask in masks.items()}
+
+    @classmethod
+    def from_bytes(cls, packed: Mapping[str, tuple[np.ndarray, tuple[int, ...]]]) -> "PackedMasks":
+        """Masks that are packed already.
+
+        Args:
+            packed: name -> bytes of eight weights each (the first in the lowest bit, unused bits
+                zero) and the mask's shape.
+
+        Returns:
+            The mapping; bytes are copied.
+        """
+        masks = cls({})
+        for name, (octets, shape) in packed.items():
+            masks._shapes[name] = torch.Size(shape)
+            masks._words[name] = _whole_words(octets)
+        return masks
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self.unpacked(name).view(torch.bool)
@@ -85,8 +102,10 @@ class PackedMasks(Mapping[str, torch.Tensor]):
 
 
 def _packed(mask: torch.Tensor) -> np.ndarray:
-    flat = mask.detach().cpu().numpy().reshape(-1)
-    words = np.zeros(-(-flat.size // _WORD) * _WORD // 8, dtype=np.uint8)
-    bits = np.packbits(flat, bitorder="little")
-    words[: bits.size] = bits
+    return _whole_words(np.packbits(mask.detach().cpu().numpy().reshape(-1), bitorder="little"))
+
+
+def _whole_words(octets: np.ndarray) -> np.ndarray:
+    words = np.zeros(-(-octets.size // _OCTETS) * _OCTETS, dtype=np.uint8)
+    words[: octets.size] = octets
     return words

@@ -19,7 +19,7 @@ class Ticket:
     Args:
         name: the group's name, a non-empty string.
         masks: parameter name of the user's model -> bool tensor of the parameter's shape, True
-            where the weight is kept. Copied; read-only afterwards.
+            where the weight is kept. Copied (but for packed ones); read-only afterwards.
         state: name -> tensor of what belongs to this ticket alone: normalisation running
             statistics by default, private parameters where the user made some. Copied; retraining
             and recalibration replace its entries.
@@ -73,7 +73,8 @@ class Ticket:
                 self.channels.check_masks(self.masks)
             except InvalidTicket as error:
                 raise InvalidTicket(f"ticket {self.name!r}: {error}") from error
-        object.__setattr__(self, "masks", MappingProxyType(_copies(self.masks)))
+        if not isinstance(self.masks, PackedMasks):
+            object.__setattr__(self, "masks", MappingProxyType(_copies(self.masks)))
         object.__setattr__(self, "state", _copies(self.state))
 
     def _check_mask(self, name: str, mask: torch.Tensor) -> None:

@@ -10,9 +10,10 @@ import torch
 
 from rtl_plugin.channel_file import decode_channels, encode_channels
 from rtl_plugin.channel_plan import ChannelPlan
-from rtl_plugin.checkpoint import pack_mask, read_file, unpack_mask, write_file
+from rtl_plugin.checkpoint import checked_mask_bytes, pack_mask, read_file, write_file
 from rtl_plugin.errors import DamagedFile
 from rtl_plugin.fingerprint import structure_fingerprint, values_fingerprint
+from rtl_plugin.packed_masks import PackedMasks
 
 Tensors = Mapping[str, torch.Tensor]
 T = TypeVar("T")
@@ -184,8 +185,12 @@ def _decoded(header: _Header, tensors: dict[str, torch.Tensor]) -> TicketFile:
         raise DamagedFile("it holds no masks")
     records = []
     for k, (name, entry) in enumerate(zip(ticket_names, listed, strict=True)):
-        masks = {n: unpack_mask(take(f"mask.{k}.{j}"), shapes[n]) for j, n in enumerate(shapes)}
-        if not any(bool(mask.any()) for mask in masks.values()):
+        packed = {
+            n: (checked_mask_bytes(take(f"mask.{k}.{j}"), shape), shape)
+            for j, (n, shape) in enumerate(shapes.items())
+        }
+        masks = PackedMasks.from_bytes(packed)
+        if not any(octets.any() for octets, _ in packed.values()):
             raise DamagedFile(f"ticket {name!r} keeps no weight at all")
         state = {n: take(f"state.{k}.{j}") for j, n in enumerate(entry.names("state"))}
         channels = decode_channels(entry.optional("channels", dict), k, take, masks)

@@ -174,18 +174,15 @@ class TicketSet(Mapping[str, Ticket]):
         Args:
             device: as for ``torch.Tensor.to``.
         """
-        return TicketSet(
-            [ticket.to(device) for ticket in self.values()],
-            structure=self.structure,
-            theta_0=self.theta_0,
-            schedule=self.schedule,
-            history=self.history,
-            rewind_state=self.rewind_state and moved(self.rewind_state, device),
-        )
+        there = copy.copy(self)
+        there._tickets = {name: ticket.to(device) for name, ticket in self.items()}
+        there.rewind_state = self.rewind_state and moved(self.rewind_state, device)
+        return there
 
     def packed(self) -> "TicketSet":
         """The same tickets with masks at one bit a weight, sharing their state."""
-        (lean := copy.copy(self))._tickets = {n: ticket.packed() for n, ticket in self.items()}
+        lean = copy.copy(self)
+        lean._tickets = {name: ticket.packed() for name, ticket in self.items()}
         return lean
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -211,10 +208,12 @@ class TicketSet(Mapping[str, Ticket]):
         )
 
     @classmethod
-    def from_file(cls, content: ticket_file.TicketFile) -> "TicketSet":
-        """Build the set from the plain data of a ticket file."""
+    def from_file(cls, content: ticket_file.TicketFile, packed: bool = False) -> "TicketSet":
+        """Build the set from the plain data of a ticket file, its masks as packed as they lie."""
+        masks = [r.masks if packed else dict(r.masks) for r in content.tickets]
+        rows = zip(content.tickets, masks, strict=True)
         return cls(
-            [Ticket(r.name, r.masks, dict(r.state), r.channels) for r in content.tickets],
+            [Ticket(r.name, mask, dict(r.state), r.channels) for r, mask in rows],
             structure=content.fingerprint["structure"],
             theta_0=content.fingerprint["theta_0"],
             schedule=content.schedule,

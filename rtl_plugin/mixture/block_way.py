@@ -66,8 +66,7 @@ def _applied(
     module: nn.Module, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     if isinstance(module, _ConvNd):
-        forward = module._conv_forward  # type: ignore[operator]
-        out: torch.Tensor = forward(x, weight, bias)
+        out: torch.Tensor = module._conv_forward(x, weight, bias)
         return out
     return nn.functional.linear(x, weight, bias)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from rtl_plugin.errors import InvalidArgument
+from rtl_plugin.mixture.rows import check_has_tensors
 from rtl_plugin.nested import map_tensors, tensors_in
 
 
@@ -33,7 +34,7 @@ class Dispatch:
     offsets: torch.Tensor
     size: int
     _spans: tuple[Span, ...] | None = field(default=None, repr=False)
-    _tickets: torch.Tensor | None = field(default=None, repr=False)
+    _tickets: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def on_host(self) -> bool:
@@ -49,12 +50,14 @@ class Dispatch:
             self._spans = tuple(Span(t, a, b) for t, (a, b) in pairs if b > a)
         return self._spans
 
-    def ticket_of_row(self) -> torch.Tensor:
-        """The ticket of every sorted position, long tensor [B], without waiting for a device."""
-        if self._tickets is None:
-            positions = torch.arange(self.size, device=self.offsets.device, dtype=torch.int32)
-            self._tickets = torch.searchsorted(self.offsets[1:], positions, right=True)
-        return self._tickets
+    def ticket_of_row(self, per_sample: int = 1) -> torch.Tensor:
+        """The ticket of every row, long tensor [B * per_sample], without waiting for a device."""
+        if per_sample not in self._tickets:
+            device, rows = self.offsets.device, self.size * per_sample
+            positions = torch.arange(rows, device=device, dtype=torch.int32)
+            ends = self.offsets[1:] * per_sample
+            self._tickets[per_sample] = torch.searchsorted(ends, positions, right=True)
+        return self._tickets[per_sample]
 
     def sorted(self, nested: Any) -> Any:
         """Put the batch's tensors into sorted order; tensors of another first dimension pass."""
@@ -84,6 +87,7 @@ class Dispatch:
         Raises:
             InvalidArgument: an output is not batch first.
         """
+        check_has_tensors(nested)
         for tensor in tensors_in(nested):
             if tensor.dim() == 0 or tensor.shape[0] != self.size:
                 raise InvalidArgument(

@@ -25,14 +25,14 @@ def explained(budget: int | None, cached: int, choice: LayerChoice, notes: Seque
         no mixed batch was seen yet
     """
     lines = [_weights(budget, cached)]
-    layers = [(path, chosen) for (path, _), chosen in choice.layers.items() if path != NETWORK]
-    whole = [chosen for (path, _), chosen in choice.layers.items() if path == NETWORK]
-    if not whole:
+    layers = choice.layers.copy()
+    whole = layers.pop(NETWORK, None)
+    if whole is None:
         lines.append("no mixed batch was seen yet")
-    for chosen in whole:
-        lines.append(f"a mixed batch is sorted by ticket, {chosen.way}: {chosen.reason}")
+    else:
+        lines.append(f"a mixed batch is sorted by ticket, {whole.way}: {whole.reason}")
     if layers:
-        rows = [(path, chosen.way, chosen.reason) for path, chosen in layers]
+        rows = [(path, chosen.way, chosen.reason) for path, chosen in layers.items()]
         lines.append(tabulate(rows, headers=("layer", "runs as", "because")))
     return "\n".join([*lines, *notes])
 

@@ -39,7 +39,7 @@ class GuardedTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, like: torch.Tensor, name: str) -> "GuardedTensor":
         """Make a tensor without values."""
-        guard: GuardedTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        guard: GuardedTensor = torch.Tensor._make_wrapper_subclass(
             cls, like.shape, dtype=like.dtype, device=like.device
         )
         guard.guarded_name = name

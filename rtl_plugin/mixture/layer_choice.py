@@ -16,6 +16,7 @@ from rtl_plugin.mixture.way import Way
 from rtl_plugin.nested import tensors_in
 
 ROUNDS = 3  # the first also warms up; the fastest counts
+MAX_KINDS = 4096  # of layer calls to remember
 NETWORK = "the network"  # beside the names of layers
 
 
@@ -43,7 +44,7 @@ class LayerChoice:
 
     def __init__(self, name: str, ways: tuple[str, ...], timed: bool) -> None:
         self.name, self._ways, self._timed = name, ways, timed
-        self.layers: dict[tuple[str, Hashable], Choice] = {}
+        self.layers: dict[str, Choice] = {}  # the latest of every layer
         self._chosen: dict[Hashable, Choice] = {}
         self._lock = threading.Lock()
 
@@ -66,7 +67,10 @@ class LayerChoice:
                 able[way.name] = _bound(way, runner, names, call)
             else:
                 refused.append(f"{way.name}: {why_not}")
-        able["slices"] = lambda: run_slices(runner, names, call)
+        if "blocks" in able:  # trying slices would take the memory that the budget rules out
+            able = {"blocks": able["blocks"]}
+        else:
+            able["slices"] = lambda: run_slices(runner, names, call)
         return self._fastest((call.path, _kind(runner, call)), call.dispatch, able, refused)
 
     def fastest(
@@ -94,18 +98,20 @@ class LayerChoice:
         first = next(iter(ways))
         if len(ways) == 1 or not self._timed:
             reason = "; ".join(refused) or ("asked for" if not self._timed else "the only way")
-            self.layers[kind] = Choice(first, reason)
+            self.layers[kind[0]] = Choice(first, reason)
             return ways[first]()
         key = kind[1], tuple(ways), _bucket(batch)
         chosen = self._chosen.get(key)
         if chosen is None and not _capturing():
             output, chosen = _timed(ways)
             with self._lock:
-                self._chosen[key] = self.layers[kind] = chosen
+                if len(self._chosen) >= MAX_KINDS:
+                    self._chosen.clear()
+                self._chosen[key] = self.layers[kind[0]] = chosen
             return output
         if chosen is None:
             return ways[first]()
-        self.layers[kind] = chosen
+        self.layers[kind[0]] = chosen
         return ways[chosen.way]()
 
 

@@ -1,5 +1,6 @@
 """Find out where the samples of a batch are in every layer, with a handful of samples."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,14 +9,13 @@ from typing import Any
 import torch
 
 from rtl_plugin.errors import MaskBypassed
+from rtl_plugin.mixture.altered_samples import changed_rows, chosen_samples
 from rtl_plugin.mixture.guarded_tensor import GuardedRead
 from rtl_plugin.mixture.layouts import Layout, Layouts, fitted
-from rtl_plugin.mixture.poison import changed_rows, poisoned
-from rtl_plugin.mixture.rows import take_rows
 from rtl_plugin.mixture.workspace import ROOT, Forward, outermost
 from rtl_plugin.nested import tensors_in
 
-SAMPLES = 3  # with two, rows in reversed order could pass for position-major ones
+_FEWEST = 3  # with two, rows in reversed order could pass for position-major ones
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -25,6 +25,10 @@ class Untracked(MaskBypassed):
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"{path or 'the network'}: {why}")
         self.path = path
+
+
+class Inconclusive(MaskBypassed):
+    """The samples at hand do not tell where they are: they are all alike, or NaN."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,13 @@ class Plan:
         units: modules that run grouped by ticket; ``("",)`` is the loop over tickets.
         calls: unit -> layouts of its calls, in order.
         notes: why a unit is larger than the layer that holds the tensors.
+        final: whether the next batch of the kind need not be looked at again.
     """
 
     units: tuple[str, ...]
     calls: dict[str, tuple[Call, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    final: bool = True
 
     @property
     def one_pass(self) -> bool:
@@ -77,9 +83,9 @@ RunPass = Callable[[tuple[str, ...], Inputs], Pass]  # the network's outputs are
 def make_plan(run: RunPass, units: tuple[str, ...], inputs: Inputs, size: int) -> Plan:
     """Track the samples of a batch through a network, in larger units where it takes them.
 
-    One sample after the other is poisoned with NaN (or, where it is made of integers, changed), and
-    the rows that it reaches are its own. A layer whose rows cannot be told apart, or whose weight
-    is read from outside, gives way to the module that contains it, at last to the whole network.
+    One sample after the other is altered, and the rows that change with it are its own. A layer
+    whose rows cannot be told apart, or whose weight is read from outside, gives way to the module
+    that contains it, at last to the whole network.
 
     Args:
         run: passes inputs through the network with these units, under one ticket.
@@ -98,9 +104,11 @@ def make_plan(run: RunPass, units: tuple[str, ...], inputs: Inputs, size: int) -
             units, note = _widened(units, read.name.rpartition(".")[0], str(read))
         except Untracked as refused:
             units, note = _widened(units, refused.path, str(refused))
-        except Exception as error:  # noqa: BLE001 - a user's forward may raise anything on NaN
+        except Inconclusive as told:
+            return Plan((ROOT,), notes=(*notes, str(told)), final=False)
+        except Exception as error:  # noqa: BLE001 - a user's forward may raise anything
             first = (str(error).splitlines() or [""])[0]
-            note = f"the network does not run on poisoned samples: {type(error).__name__}: {first}"
+            note = f"the network does not run on altered samples: {type(error).__name__}: {first}"
             units = (ROOT,)
         notes.append(note)
     return Plan(units, {}, tuple(notes))
@@ -112,17 +120,38 @@ def _widened(units: tuple[str, ...], path: str, why: str) -> tuple[tuple[str, ..
     return outermost([parent, *units]), f"{why}; so {parent or 'the network'} runs once a ticket"
 
 
+def sample_count(inputs: Inputs, size: int) -> int:
+    """How many samples to look at: as few as cannot be mistaken for rows of an unbatched table.
+
+    Args:
+        inputs: args and kwargs of a batch.
+        size: B.
+
+    Returns:
+        n, at least 3; no tensor beside the batch has n or n + 1 rows.
+
+    Example:
+        >>> sample_count(((torch.ones(8, 3), torch.ones(3, 3)), {}), 8)
+        4
+    """
+    tables = {t.shape[0] for t in tensors_in(inputs) if t.dim() and t.shape[0] != size}
+    return next(n for n in itertools.count(_FEWEST) if not tables & {n, n + 1})
+
+
 def _tracked(
     run: RunPass, units: tuple[str, ...], inputs: Inputs, size: int
 ) -> dict[str, tuple[Call, ...]]:
-    rows = torch.arange(SAMPLES + 1) % size
-    few = take_rows(inputs, rows[:SAMPLES], size)
-    base, longer = run(units, few), run(units, take_rows(inputs, rows, size))
-    changed = [run(units, poisoned(few, sample, SAMPLES)) for sample in range(SAMPLES)]
+    samples = sample_count(inputs, size)
+    rows = torch.arange(samples + 1) % size
+    few = rows[:samples]
+    base = run(units, chosen_samples(inputs, few, size))
+    longer = run(units, chosen_samples(inputs, rows, size))
+    changed = [run(units, chosen_samples(inputs, few, size, i)) for i in range(samples)]
     passes = [base, longer, *changed]
     for layout in _layouts(ROOT, "an output", [p.outputs[ROOT][0] for p in passes]):
         if layout is None or layout != Layout(0):
             raise Untracked(ROOT, "an output does not have one row a sample along dimension 0")
+    _check_noticed(base.outputs[ROOT][0], [seen.outputs[ROOT][0] for seen in changed])
     calls = {}
     for path in units:
         counts = {len(seen.inputs[path]) for seen in passes}
@@ -130,6 +159,15 @@ def _tracked(
             raise Untracked(path, "how often it is called depends on the samples")
         calls[path] = tuple(_call(path, k, passes) for k in range(counts.pop()))
     return calls
+
+
+def _check_noticed(base: list[torch.Tensor], changed: Sequence[list[torch.Tensor]]) -> None:
+    if not base:
+        raise Untracked(ROOT, "its output holds no tensors")
+    for outputs in changed:
+        pairs = zip(base, outputs, strict=True)
+        if not any(bool(changed_rows(one, other, None)) for one, other in pairs):
+            raise Inconclusive("these samples do not show where they are (all alike, or NaN)")
 
 
 def _call(path: str, k: int, passes: Sequence[Pass]) -> Call:
@@ -151,6 +189,7 @@ def _layouts(path: str, what: str, seen: Sequence[list[torch.Tensor]]) -> Layout
 
 def _layout(path: str, what: str, column: Sequence[torch.Tensor]) -> Layout | None:
     base, longer, *changed = column
+    samples = len(changed)
     if base.dim() != longer.dim() or any(tensor.shape != base.shape for tensor in changed):
         raise Untracked(path, f"the shape of {what} depends on the samples")
     pairs = enumerate(zip(base.shape, longer.shape, strict=True))
@@ -160,10 +199,10 @@ def _layout(path: str, what: str, column: Sequence[torch.Tensor]) -> Layout | No
             raise Untracked(path, f"{what} of shape {tuple(base.shape)} mixes samples")
         return None
     axis = growing[0]
-    proportional = base.shape[axis] * (SAMPLES + 1) == longer.shape[axis] * SAMPLES
-    if len(growing) > 1 or not proportional or base.shape[axis] % SAMPLES:
+    proportional = base.shape[axis] * (samples + 1) == longer.shape[axis] * samples
+    if len(growing) > 1 or not proportional or base.shape[axis] % samples:
         raise Untracked(path, f"{what} does not grow with the batch along one dimension")
-    layout = fitted([changed_rows(base, tensor, axis) for tensor in changed], axis, SAMPLES)
+    layout = fitted([changed_rows(base, tensor, axis) for tensor in changed], axis, samples)
     if layout is None:
         raise Untracked(path, f"{what} mixes samples, or has them in another order")
     return layout

@@ -38,7 +38,7 @@ class Layout:
         if self.sample_major:
             return tensor.narrow(self.axis, start * self.repeats, (stop - start) * self.repeats)
         size = tensor.shape[self.axis] // self.repeats
-        apart = tensor.unflatten(self.axis, (self.repeats, size))
+        apart: torch.Tensor = tensor.unflatten(self.axis, (self.repeats, size))
         return apart.narrow(self.axis + 1, start, stop - start).flatten(self.axis, self.axis + 1)
 
     def join(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:

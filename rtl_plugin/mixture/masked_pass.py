@@ -91,6 +91,16 @@ class MaskedPass:
     run_layer: LayerRunner = run_slices
     _calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
+    def check_complete(self) -> None:
+        """Refuse a pass that left out calls of a unit.
+
+        Raises:
+            LayoutChanged: which layout belonged to which call is then unknown.
+        """
+        for path, calls in self.plan.calls.items():
+            if self._calls[path] != len(calls):
+                raise LayoutChanged(f"{path} is called less often than for the samples looked at")
+
     def unit(self, path: str, forward: Forward, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Run a unit on a sorted batch.
 

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from rtl_plugin.mixture.kernels import pack_words
 from rtl_plugin.mixture.scratch import Scratch
 from rtl_plugin.mixture.versions import Snapshot, snapshot
+from rtl_plugin.nested import tensors_in
 from rtl_plugin.packed_masks import PackedMasks
 from rtl_plugin.structure import tensor_places
 from rtl_plugin.tickets import Ticket, TicketSet
@@ -51,6 +53,7 @@ class MaskedTensors:
         self._own: dict[Key, torch.Tensor] = {}
         self._stacks: dict[str, torch.Tensor] = {}
         self._derived: dict[str, Any] = {}
+        self._words: dict[str, torch.Tensor] = {}
         self._shared_seen: Snapshot | None = None
         self._seen: dict[str, Snapshot] = {}
         self._cached_bytes = 0
@@ -196,6 +199,26 @@ class MaskedTensors:
                     self._cached_bytes -= self._masked_copies.pop(key).tensor.nbytes
             return self._stacks[name]
 
+    def words(self, name: str) -> torch.Tensor:
+        """All tickets' masks of one weight as the kernels read them, on the weight's device.
+
+        Args:
+            name: a masked parameter.
+
+        Returns:
+            int64 [T, ceil(K / 64), N] of the weight seen as a matrix [N, K].
+        """
+        device = self.shared(name).device
+        with self._lock, torch.inference_mode(False):
+            if name not in self._words or self._words[name].device != device:
+                masks = [ticket.masks[name].flatten(1) for ticket in self._tickets.values()]
+                self._words[name] = pack_words(masks).to(device)
+            return self._words[name]
+
+    def device_mask_bytes(self) -> int:
+        """Bytes of masks in the kernels' form."""
+        return sum(words.nbytes for words in self._words.values())
+
     def derived(self, key: str, make: Callable[[], Any]) -> Any:
         """Something made of tickets' tensors, kept until one of them changes.
 
@@ -209,6 +232,10 @@ class MaskedTensors:
             with torch.inference_mode(False), torch.no_grad():
                 kept = self._derived[key] = (generation, make())
         return kept[1]
+
+    def table_bytes(self) -> int:
+        """Bytes of tables that were derived from tickets' tensors."""
+        return sum(t.nbytes for _, made in list(self._derived.values()) for t in tensors_in(made))
 
     def cached_bytes(self) -> int:
         """Bytes of masked copies that are held."""
@@ -263,11 +290,9 @@ class MaskedTensors:
         key = ticket, name
         own = self._own.get(key)
         if own is None:
-            own = self._base(self._tickets[ticket], name)
-            # A forward that writes to its buffers must not reach the ticket's or the model's.
-            own = own.clone() if name in self._buffers else own
-            self._own[key] = own
-        return own
+            own = self._own[key] = self._base(self._tickets[ticket], name)
+        # A forward that writes to a buffer must reach neither the ticket nor another thread.
+        return own.clone() if name in self._buffers else own
 
     def _make_room(self, nbytes: int) -> bool:
         if self.budget is None:

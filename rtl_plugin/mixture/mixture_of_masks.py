@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from rtl_plugin.errors import InvalidArgument
+from rtl_plugin.mixture.dense_network import DenseNetwork
 from rtl_plugin.mixture.memory import Memory, memory_of
 from rtl_plugin.mixture.mixture_file import load_mixture, save_mixture
-from rtl_plugin.mixture.router_checks import check_router, checked_decision
-from rtl_plugin.mixture.rows import average_rows
+from rtl_plugin.mixture.routed_call import RoutedCall, checked_fallback
+from rtl_plugin.mixture.router_checks import check_router
 from rtl_plugin.mixture.strategies import make_strategy
 from rtl_plugin.mixture.ticket_choice import Tickets, is_one_ticket, ticket_indices, ticket_named
-from rtl_plugin.routing import Router, RoutingDecision
+from rtl_plugin.routing import Router
 from rtl_plugin.routing.contract import batch_size
 from rtl_plugin.tickets import TicketSet
 
@@ -39,6 +40,8 @@ class MixtureOfMasks(nn.Module):
         budget: bytes of masked weights that are kept between calls. None keeps those of all tickets
             on a CPU and none on a GPU; 0 masks at every call, so that memory is one network and
             one bit a weight and ticket.
+        fallback: where samples go that the router says no ticket knows: a ticket's name, or
+            ``"dense"`` for the unmasked network. None where the router never says so.
 
     Raises:
         StructureMismatch: the tickets do not fit the model.
@@ -75,6 +78,7 @@ class MixtureOfMasks(nn.Module):
         router: Router | None = None,
         strategy: str = "auto",
         budget: int | None = None,
+        fallback: str | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module) or not isinstance(tickets, TicketSet):
@@ -87,8 +91,9 @@ class MixtureOfMasks(nn.Module):
         lean = tickets.packed()
         # Not registered as a submodule: eval() of the mixture must not change the user's model.
         self._held = (model, lean, router)
-        self._asked = (strategy, budget)
+        self._asked = (strategy, budget, checked_fallback(fallback, lean))
         self._strategy = make_strategy(strategy, model, lean, budget)
+        self._dense = DenseNetwork(model)
         self.training = False
 
     @property
@@ -147,8 +152,9 @@ class MixtureOfMasks(nn.Module):
         """
         x = inputs[0] if inputs else kwargs
         if tickets is None:
-            decision = checked_decision(self._held[2], self.tickets, x, context)
-            return self._routed(decision, inputs, kwargs)
+            router, fallback = self._held[2], self._asked[2]
+            routed = RoutedCall(self._strategy, self.tickets, router, fallback, self._dense)
+            return routed.run((inputs, kwargs), context)
         if context is not None:
             raise InvalidArgument(
                 "tickets= leaves a router nothing to decide, so context= would be ignored: give "
@@ -247,6 +253,7 @@ class MixtureOfMasks(nn.Module):
         router: Router | None = None,
         strategy: str = "auto",
         budget: int | None = None,
+        fallback: str | None = None,
     ) -> "MixtureOfMasks":
         """Read a mixture file into a copy of a model.
 
@@ -257,6 +264,7 @@ class MixtureOfMasks(nn.Module):
                 of its own (or a function) is needed as a skeleton into which the file is read.
             strategy: as for the constructor.
             budget: as for the constructor.
+            fallback: as for the constructor.
 
         Returns:
             The mixture.
@@ -266,15 +274,4 @@ class MixtureOfMasks(nn.Module):
             DamagedFile: it is damaged, foreign, or of an unknown version.
             StructureMismatch: it belongs to a network of another structure.
         """
-        return cls(*load_mixture(path, model, router), strategy, budget)
-
-    def _routed(
-        self, decision: RoutingDecision, inputs: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if decision.indices is not None:
-            size = decision.batch_size
-            indices = ticket_indices(self.tickets, decision.indices, size)
-            return self._strategy.run_mixed(indices, inputs, kwargs)
-        assert decision.weights is not None  # noqa: S101 - a decision holds one of the two
-        outputs = [self._strategy.run(name, inputs, kwargs) for name in self.tickets]
-        return average_rows(outputs, decision.weights)
+        return cls(*load_mixture(path, model, router), strategy, budget, fallback)

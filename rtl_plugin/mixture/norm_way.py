@@ -5,7 +5,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rtl_plugin.mixture.masked_pass import UnitCall
 from rtl_plugin.mixture.runner import Runner
-from rtl_plugin.mixture.way import Way, only_input, rows_of
+from rtl_plugin.mixture.way import Way, axis_0_layout, only_input
 
 
 def _why_not(runner: Runner, names: tuple[str, ...], call: UnitCall) -> str | None:
@@ -16,16 +16,13 @@ def _why_not(runner: Runner, names: tuple[str, ...], call: UnitCall) -> str | No
         return "it has no running statistics, or other inputs"
     if x.dtype not in (torch.float32, torch.float64) or module.running_mean.dtype != x.dtype:
         return f"tables would lose precision in {x.dtype}"
-    layout = call.layouts.inputs[0]
-    return None if layout is not None and layout.axis == 0 else "the batch is not first"
+    return None if axis_0_layout(call) is not None else "the batch is not first"
 
 
 def _run(runner: Runner, names: tuple[str, ...], call: UnitCall) -> torch.Tensor:
     x: torch.Tensor = call.args[0]
-    layout = call.layouts.inputs[0]
-    assert layout is not None  # noqa: S101 - _why_not has looked
     scale, shift = runner.tensors.derived(call.path, lambda: _tables(runner, names, call.path))
-    rows = rows_of(layout, call.dispatch.ticket_of_row().to(x.device))
+    rows = call.dispatch.ticket_of_row(x.shape[0] // call.dispatch.size).to(x.device)
     shape = (x.shape[0], x.shape[1], *(1,) * (x.dim() - 2))
     return torch.addcmul(shift[rows].view(shape), x, scale[rows].view(shape))
 
@@ -40,7 +37,7 @@ def _tables(runner: Runner, names: tuple[str, ...], path: str) -> tuple[torch.Te
         values = dict(vars(module)["_parameters"]) | dict(vars(module)["_buffers"])
         values |= {local[n]: v for n, v in zip(own, runner.tensors.take(ticket, own), strict=True)}
         mean, var = values["running_mean"].double(), values["running_var"].double()
-        scale = (var + module.eps).rsqrt()  # type: ignore[operator]
+        scale = (var + module.eps).rsqrt()
         if values.get("weight") is not None:
             scale = scale * values["weight"].detach().double()
         shift = -mean * scale

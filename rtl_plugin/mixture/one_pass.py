@@ -1,29 +1,43 @@
 """The fast strategies: sort the batch by ticket, pass it once, restore its order."""
 
+import operator
 import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from rtl_plugin.errors import MaskBypassed
+from rtl_plugin.mixture.altered_samples import chosen_samples
 from rtl_plugin.mixture.dispatch import Dispatch, dispatch, one_ticket_dispatch
 from rtl_plugin.mixture.explanation import explained
 from rtl_plugin.mixture.layer_choice import NETWORK, LayerChoice
-from rtl_plugin.mixture.layout_probe import SAMPLES, Inputs, Pass, Plan, make_plan
+from rtl_plugin.mixture.layout_probe import Inputs, Pass, Plan, make_plan, sample_count
 from rtl_plugin.mixture.masked_pass import MaskedPass
 from rtl_plugin.mixture.masked_tensors import MaskedTensors
 from rtl_plugin.mixture.reference import masked_copy
 from rtl_plugin.mixture.replica import check_no_stored_references
-from rtl_plugin.mixture.rows import join_rows, take_rows
+from rtl_plugin.mixture.rows import join_rows
 from rtl_plugin.mixture.runner import Runner
-from rtl_plugin.mixture.signature import close, signature
-from rtl_plugin.mixture.workspace import ROOT, Session, Workspace, owners
+from rtl_plugin.mixture.signature import Indescribable, close, signature
+from rtl_plugin.mixture.workspace import ROOT, Workspace, outermost, owners, padding_encoders
 from rtl_plugin.nested import tensors_in
 from rtl_plugin.tickets import TicketSet
 
 MAX_PLANS = 1024  # a server that sees every length of text would otherwise keep plans for ever
 _WRITES = "the forward pass writes to its buffers, so every call gets its own"
+
+
+@dataclass
+class _Made:
+    """A thread's workspace and what it was made of."""
+
+    workspace: Workspace
+    tensors: MaskedTensors
+    differing: tuple[str, ...]
+    generation: int
 
 
 class OnePassStrategy:
@@ -32,7 +46,8 @@ class OnePassStrategy:
     Outputs carry gradients to the inputs, not to weights: ``retrain`` trains. A write to a weight
     that leaves no trace is not seen: one through ``.data``, and a step of a fused optimizer outside
     ``retrain``. The first batch of every kind (shapes, dtypes, options) is preceded by a few passes
-    of three samples that find out where the samples are in every layer.
+    of a few of its samples that find out where the samples are in every layer; forward hooks and
+    other effects of a forward happen there too.
 
     Args:
         model: the network whose present parameters are used at every call.
@@ -53,13 +68,13 @@ class OnePassStrategy:
         check_no_stored_references(model, tickets.shapes)
         self.name = choice.name
         self._model, self._tickets, self.choice = model, tickets, choice
-        self.tensors = MaskedTensors(model, tickets, budget)
+        self._budget = budget
         self._plans: dict[Any, Plan] = {}
-        self._fallbacks: dict[str, int] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
         self._stateful = False
-        self.tensors.begin_run(tickets)
+        self._modules: tuple[nn.Module, ...] = ()
+        self._begin(tickets)
         self._workspace()
 
     def run(self, ticket: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -73,7 +88,7 @@ class OnePassStrategy:
         Returns:
             The network's output.
         """
-        self.tensors.begin_run([ticket])
+        self._begin([ticket])
         if not self.tensors.keeps(self.tensors.differing, [ticket]):
             # Masking the whole network would take a copy of it; layer by layer it takes a layer.
             output = self._layer_by_layer(ticket, args, kwargs)
@@ -104,17 +119,19 @@ class OnePassStrategy:
         if batch.on_host and len(batch.spans) == 1:
             return self.run(names[batch.spans[0].ticket], args, kwargs)
         active = [names[span.ticket] for span in batch.spans] if batch.on_host else names
-        self.tensors.begin_run(active)
+        self._begin(active)
         inputs: Inputs = batch.sorted((args, kwargs))
         plan = self.plan(inputs, batch.size)
-        ways = {"a pass a ticket": lambda: self._loop(batch, inputs)}
-        if plan.one_pass:
-            one_pass = {"one pass": lambda: batch.restored(self._one_pass(plan, batch, inputs))}
-            ways = one_pass | ways
+        if not plan.one_pass:
+            return self._loop(batch, inputs)
+        ways = {"one pass": lambda: batch.restored(self._one_pass(plan, batch, inputs))}
+        if self.tensors.keeps(self.tensors.differing, active):
+            # Else a pass a ticket would take a masked copy of the network where none is to be kept.
+            ways["a pass a ticket"] = lambda: self._loop(batch, inputs)
         try:
             return self.choice.fastest((NETWORK, signature(inputs, batch.size)), batch, ways)
         except MaskBypassed as error:
-            self._fell_back(error)
+            self._give_up(inputs, batch.size, error)
             return self._loop(batch, inputs)
 
     def plan(self, inputs: Inputs, size: int) -> Plan:
@@ -127,16 +144,27 @@ class OnePassStrategy:
         Returns:
             A plan that agreed with a pass a ticket on a few samples.
         """
-        key = signature(inputs, size), self.tensors.differing
+        try:
+            key = signature(inputs, size), self.tensors.differing
+        except Indescribable as error:
+            return Plan((ROOT,), notes=(str(error),))
         plan = self._plans.get(key)
         if plan is None:
             plan = self._made_plan(inputs, size)
-            self._workspace().scratch.free()  # the probe runs units that batches run otherwise
-            with self._lock:
-                if len(self._plans) >= MAX_PLANS:
-                    self._plans.clear()
-                self._plans[key] = plan
+            if plan.final:
+                self._keep_plan(key, plan)
         return plan
+
+    def _keep_plan(self, key: Any, plan: Plan) -> None:
+        with self._lock:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+
+    def _give_up(self, inputs: Inputs, size: int, error: MaskBypassed) -> None:
+        """A batch did in the network what the samples that were looked at did not do."""
+        plan = Plan((ROOT,), notes=(f"a later batch was not as the first ones: {error}",))
+        self._keep_plan((signature(inputs, size), self.tensors.differing), plan)
 
     def export(self, ticket: str) -> nn.Module:
         """The network with one ticket's masks folded in, a snapshot in eval mode.
@@ -148,8 +176,7 @@ class OnePassStrategy:
 
     def explain(self) -> str:
         """How batches are run, in words."""
-        notes = list(dict.fromkeys(note for plan in self._plans.values() for note in plan.notes))
-        notes += [f"{n} batches passed once a ticket: {why}" for why, n in self._fallbacks.items()]
+        notes = list(dict.fromkeys(note for p in list(self._plans.values()) for note in p.notes))
         return explained(self.tensors.budget, self.tensors.cached_bytes(), self.choice, notes)
 
     def held_bytes(self) -> dict[str, int]:
@@ -157,8 +184,21 @@ class OnePassStrategy:
         return {
             "masked copies": self.tensors.cached_bytes(),
             "own state": self.tensors.own_bytes(),
+            "tables": self.tensors.table_bytes(),
+            "masks for kernels": self.tensors.device_mask_bytes(),
             "scratch": self._workspace().scratch.nbytes,
         }
+
+    def _begin(self, active: Iterable[str]) -> None:
+        """See what has changed since the last call: values, and modules that were exchanged."""
+        modules = tuple(self._model.modules())
+        if len(modules) != len(self._modules) or any(map(operator.is_not, modules, self._modules)):
+            self._tickets.check_fits(self._model)
+            with self._lock:
+                self.tensors = MaskedTensors(self._model, self._tickets, self._budget)
+                self._plans.clear()
+                self._modules = modules
+        self.tensors.begin_run(active)
 
     def _layer_by_layer(
         self, ticket: str, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -175,37 +215,42 @@ class OnePassStrategy:
         try:
             return (self._one_pass(plan, batch, (args, kwargs)),)
         except MaskBypassed as error:
-            self._fell_back(error)
+            self._give_up((args, kwargs), size, error)
             return None
 
-    def _fell_back(self, error: MaskBypassed) -> None:
-        """Note that a batch did in the network what the samples that were looked at did not do."""
-        with self._lock:
-            self._fallbacks[str(error)] = self._fallbacks.get(str(error), 0) + 1
-
     def _made_plan(self, inputs: Inputs, size: int) -> Plan:
-        plan = Plan((ROOT,), notes=(_WRITES,))
-        if not self._stateful:
-            units = owners(self._model, self.tensors.differing)
-            plan = make_plan(self._recorded, units, inputs, size)
         if self._stateful:
             return Plan((ROOT,), notes=(_WRITES,))
-        return (
-            plan
-            if not plan.one_pass or self._agrees(plan, inputs, size)
-            else Plan(
-                (ROOT,), notes=(*plan.notes, "one pass and a pass a ticket gave different outputs")
-            )
-        )
+        # What a forward keeps of these samples must not be met by the next batch.
+        self._local.made = None
+        try:
+            plan = self._verified_plan(inputs, size)
+        finally:
+            self._local.made = None
+        return Plan((ROOT,), notes=(_WRITES,)) if self._stateful else plan
+
+    def _verified_plan(self, inputs: Inputs, size: int) -> Plan:
+        units = owners(self._model, self.tensors.differing)
+        inside = (e for e in padding_encoders(self._model) if any(u.startswith(e) for u in units))
+        plan = make_plan(self._recorded, outermost([*inside, *units]), inputs, size)
+        if not plan.one_pass:
+            return plan
+        try:
+            agree = self._agrees(plan, inputs, size)
+            why = "one pass and a pass a ticket gave different outputs"
+        except Exception as error:  # noqa: BLE001 - a user's forward may raise anything
+            agree, why = False, f"one pass fails where a pass a ticket may not: {error}"
+        return plan if agree else Plan((ROOT,), notes=(*plan.notes, why))
 
     def _agrees(self, plan: Plan, inputs: Inputs, size: int) -> bool:
         """Whether one pass gives what a pass a ticket gives, on a few samples."""
-        few = take_rows(inputs, torch.arange(SAMPLES) % size, size)
-        batch = dispatch(torch.arange(SAMPLES) % len(self._tickets), len(self._tickets))
+        samples = sample_count(inputs, size)
+        few = chosen_samples(inputs, torch.arange(samples) % size, size)
+        batch = dispatch(torch.arange(samples) % len(self._tickets), len(self._tickets))
         few = batch.sorted(few)
-        with torch.no_grad():
-            one = batch.restored(self._one_pass(plan, batch, few))
-            return close(one, self._loop(batch, few))
+        # In the grad mode of the call: torch's encoders take another path under no_grad.
+        one = batch.restored(self._one_pass(plan, batch, few))
+        return close(one, self._loop(batch, few))
 
     def _recorded(self, units: tuple[str, ...], inputs: Inputs) -> Pass:
         workspace, ticket = self._workspace(), self._tickets.names[0]
@@ -221,9 +266,10 @@ class OnePassStrategy:
 
     def _one_pass(self, plan: Plan, batch: Dispatch, inputs: Inputs) -> Any:
         runner = Runner(self._workspace(), self.tensors)
-        names = self._tickets.names
-        session: Session = MaskedPass(runner, names, plan, batch, self.choice.run_layer)
-        return runner.passing(plan.units, session, *inputs)[0]
+        session = MaskedPass(runner, self._tickets.names, plan, batch, self.choice.run_layer)
+        output, _ = runner.passing(plan.units, session, *inputs)
+        session.check_complete()
+        return output
 
     def _loop(self, batch: Dispatch, inputs: Inputs) -> Any:
         parts, rows = [], []
@@ -244,16 +290,14 @@ class OnePassStrategy:
         return output
 
     def _workspace(self) -> Workspace:
-        made: tuple[Any, Workspace] | None = getattr(self._local, "made", None)
-        tensors = self.tensors
-        if made is not None and not self._stateful:
-            (generation, differing), workspace = made
-            if differing == tensors.differing:
-                if generation != tensors.generation:
-                    workspace.share(tensors.common())
-                    self._local.made = ((tensors.generation, differing), workspace)
-                return workspace
-        key = tensors.generation, tensors.differing
+        made: _Made | None = getattr(self._local, "made", None)
+        tensors, generation = self.tensors, self.tensors.generation
+        if made is not None and not self._stateful and made.tensors is tensors:
+            if made.differing == tensors.differing:
+                if made.generation != generation:
+                    made.workspace.share(tensors.common())
+                    made.generation = generation
+                return made.workspace
         workspace = Workspace(self._model, tensors.differing, tensors.common())
-        self._local.made = (key, workspace)
+        self._local.made = _Made(workspace, tensors, tensors.differing, generation)
         return workspace

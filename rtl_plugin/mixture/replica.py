@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 
 from rtl_plugin.errors import InvalidArgument, MaskBypassed
@@ -62,7 +63,8 @@ def storage_sharing_replica(model: nn.Module) -> nn.Module:
     """
     tensors = [*model.parameters(), *model.buffers()]
     try:
-        replica = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+        with torch.inference_mode(False):  # copies made in it could not run outside
+            replica = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
     except Exception as error:
         raise InvalidArgument(
             f"{type(model).__name__} cannot be deep-copied ({type(error).__name__}: {error}): keep "

@@ -87,6 +87,7 @@ def join_rows(parts: Sequence[Any], rows: Sequence[torch.Tensor], size: int) -> 
         >>> join_rows(outputs, [torch.tensor([1]), torch.tensor([0])], 2)
         tensor([6, 5])
     """
+    check_has_tensors(parts[0])
     order = torch.cat(list(rows))
     back = torch.empty_like(order)
     back[order] = torch.arange(size, device=order.device)
@@ -98,6 +99,71 @@ def join_rows(parts: Sequence[Any], rows: Sequence[torch.Tensor], size: int) -> 
         return joined.index_select(0, back.to(joined.device))
 
     return _combined(parts, join)
+
+
+def check_has_tensors(output: Any) -> None:
+    """Refuse an output whose rows nobody can put together.
+
+    Args:
+        output: of a network.
+
+    Raises:
+        InvalidArgument: no tensor is found in it.
+
+    Example:
+        >>> check_has_tensors({"scores": torch.ones(2)})
+    """
+    if next(tensors_in(output), None) is None:
+        raise InvalidArgument(
+            f"a mixed batch needs an output made of tensors, got a {type(output).__name__}: return "
+            "tensors (in dicts, lists, tuples or dataclasses), or run one ticket a call"
+        )
+
+
+def run_weighted(
+    run: Callable[[int, tuple[Any, ...], dict[str, Any]], Any],
+    weights: torch.Tensor,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+) -> Any:
+    """Average tickets' outputs, each computed only for the samples that give it a weight.
+
+    Args:
+        run: gets a ticket's position and its rows of args and kwargs.
+        weights: floating tensor [B, K].
+        inputs: args and kwargs of the network's forward.
+
+    Returns:
+        Weighted sums of the outputs, rows in the order of the batch.
+
+    Raises:
+        InvalidArgument: an output is not batch first or not floating point.
+
+    Example:
+        >>> weights = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+        >>> run_weighted(lambda k, args, _: args[0] + 10 * k, weights, ((torch.ones(2),), {}))
+        tensor([6., 1.])
+    """
+    size = weights.shape[0]
+    used = weights != 0
+    columns = used.any(dim=0).nonzero().flatten().tolist() or [0]
+    parts: list[Any] = []
+    chosen: list[torch.Tensor] = []
+    for column in columns:
+        rows = used[:, column].nonzero().flatten()
+        given = inputs if rows.numel() == size else take_rows(inputs, rows, size)
+        parts.append(run(column, *given))
+        chosen.append(rows)
+
+    def total(pieces: list[torch.Tensor]) -> torch.Tensor:
+        _check_batch_first(pieces, [rows.numel() for rows in chosen])
+        _check_averageable(pieces[0])
+        summed = pieces[0].new_zeros(size, *pieces[0].shape[1:])
+        for piece, rows, column in zip(pieces, chosen, columns, strict=True):
+            share = weights[rows, column].to(piece).reshape(-1, *(1,) * (piece.dim() - 1))
+            summed = summed.index_add(0, rows.to(piece.device), piece * share)
+        return summed
+
+    return _combined(parts, total)
 
 
 def average_rows(outputs: Sequence[Any], weights: torch.Tensor) -> Any:
@@ -122,16 +188,20 @@ def average_rows(outputs: Sequence[Any], weights: torch.Tensor) -> Any:
 
     def average(pieces: list[torch.Tensor]) -> torch.Tensor:
         _check_batch_first(pieces, [weights.shape[0]] * len(pieces))
-        if not (pieces[0].is_floating_point() or pieces[0].is_complex()):
-            raise InvalidArgument(
-                f"routing weights average outputs, which {pieces[0].dtype} cannot hold: return "
-                "scores instead of decisions, or let the router choose indices"
-            )
+        _check_averageable(pieces[0])
         stacked = torch.stack(pieces)  # [K, B, ...]
         shape = (*weights.T.shape, *(1,) * (stacked.dim() - 2))
         return (stacked * weights.T.reshape(shape).to(stacked)).sum(dim=0)
 
     return _combined(outputs, average)
+
+
+def _check_averageable(output: torch.Tensor) -> None:
+    if not (output.is_floating_point() or output.is_complex()):
+        raise InvalidArgument(
+            f"routing weights average outputs, which {output.dtype} cannot hold: return scores "
+            "instead of decisions, or let the router choose indices"
+        )
 
 
 def _combined(parts: Sequence[Any], combine: Callable[[list[torch.Tensor]], torch.Tensor]) -> Any:

@@ -1,5 +1,6 @@
 """Run a network, or one module of it, under one ticket."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,14 +38,19 @@ class Runner:
         Returns:
             The module's output.
         """
-        names = self.workspace.names_in(path)
-        # A graph for gradients keeps the weights, so the next ticket may not write over them.
-        scratch = None if _needs_graph(args, kwargs) else self.workspace.scratch
-        self.workspace.install(path, names, self.tensors.take(ticket, names, scratch))
+        workspace, outer = self.workspace, self.workspace.session
+        names = workspace.names_in(path)
+        # A graph for gradients keeps the weights, so the next ticket may not write over them; nor
+        # may a unit inside a unit.
+        inside = isinstance(outer, _UnderOneTicket)
+        scratch = None if inside or _needs_graph(args, kwargs) else workspace.scratch
+        workspace.install(path, names, self.tensors.take(ticket, names, scratch))
+        workspace.session = _UnderOneTicket(self, ticket)
         try:
             return forward(*args, **kwargs)
         finally:
-            self.workspace.clear(path)
+            workspace.session = outer
+            workspace.clear(path)
 
     def whole(self, ticket: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
         """Run the network under a ticket.
@@ -85,11 +91,25 @@ class Runner:
             if session is not None:
                 workspace.use_units(units)
                 workspace.session = session
+            # With gradients on, torch does not take the fused path for weights that want some.
+            workspace.allow_fused(not torch.is_grad_enabled())
             output = workspace.replica(*args, **kwargs)
             return output, before != _versions(workspace)
         finally:
             workspace.session = None
             workspace.clear(ROOT)
+
+
+@dataclass(frozen=True)
+class _UnderOneTicket:
+    """The session inside a unit: a layer that is used there too runs under the unit's ticket."""
+
+    runner: Runner
+    ticket: str
+
+    def unit(self, path: str, forward: Forward, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Run a unit under the ticket of the unit around it."""
+        return self.runner.unit(path, self.ticket, forward, args, kwargs)
 
 
 def _versions(workspace: Workspace) -> list[tuple[int, tuple[int, int]]]:

@@ -1,10 +1,12 @@
 """What makes two calls alike enough to share a plan, and two outputs equal."""
 
+import dataclasses
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
 
+from rtl_plugin.errors import MaskBypassed
 from rtl_plugin.nested import tensors_in
 
 # Between strategies, by dtype: absolute, relative.
@@ -14,6 +16,10 @@ TOLERANCES = {
     torch.bfloat16: (2e-2, 2e-2),
     torch.float16: (2e-3, 1e-2),
 }
+
+
+class Indescribable(MaskBypassed):
+    """An input that cannot be compared with that of another call."""
 
 
 def signature(inputs: Any, size: int) -> Hashable:
@@ -26,15 +32,15 @@ def signature(inputs: Any, size: int) -> Hashable:
     Returns:
         Something hashable.
 
+    Raises:
+        Indescribable: an input can neither be hashed nor looked into.
+
     Example:
         >>> signature(((torch.ones(2, 3),), {}), 2) == signature(((torch.ones(5, 3),), {}), 5)
         True
     """
-    return _described(inputs, size), torch.is_autocast_enabled("cpu"), _autocast_cuda()
-
-
-def _autocast_cuda() -> bool:
-    return torch.is_autocast_enabled("cuda")
+    modes = torch.is_grad_enabled(), *(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+    return _described(inputs, size), modes
 
 
 def _described(part: Any, size: int) -> Hashable:
@@ -46,10 +52,12 @@ def _described(part: Any, size: int) -> Hashable:
         return tuple((key, _described(value, size)) for key, value in part.items())
     if isinstance(part, (list, tuple)):
         return type(part).__name__, tuple(_described(value, size) for value in part)
-    if isinstance(part, (bool, int, float, str, bytes, type(None))):
-        return part
-    tensors = tuple(_described(tensor, size) for tensor in tensors_in(part))
-    return type(part).__qualname__, tensors
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        fields = [(f.name, getattr(part, f.name, None)) for f in dataclasses.fields(part)]
+        return type(part), tuple((name, _described(value, size)) for name, value in fields)
+    if not isinstance(part, Hashable):
+        raise Indescribable(f"an input of type {type(part).__name__} may be another at every call")
+    return type(part), part
 
 
 def close(outputs: Any, expected: Any) -> bool:

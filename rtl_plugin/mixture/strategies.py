@@ -14,13 +14,17 @@ from rtl_plugin.tickets import TicketSet
 
 # Ways to run a layer beside the loop over slices, in order of preference.
 LAYER_WAYS: dict[str, tuple[str, ...]] = {
+    "auto": ("table", "grouped_mm", "triton", "bitmask", "convolution", "depthwise", "blocks"),
     "dense": (),
     "slices": (),
-    "cached": (),
-    "scratch": ("blocks",),
-    "grouped": ("table", "grouped_mm"),
+    "cached": ("table", "grouped_mm", "triton", "convolution", "depthwise"),
+    "scratch": ("blocks", "table", "grouped_mm", "triton", "convolution"),
+    "grouped": ("table", "grouped_mm", "triton", "convolution", "depthwise"),
+    "bitmask": ("table", "bitmask", "depthwise"),
 }
-NAMES = ("auto", "reference", "compact", *LAYER_WAYS)
+# On a CPU a grouped product is no faster than the loop, and would cost a trial in every layer.
+_AUTO_ON_CPU = ("table", "blocks")
+NAMES = ("auto", "reference", "compact", *(name for name in LAYER_WAYS if name != "auto"))
 
 
 class Strategy(Protocol):
@@ -77,7 +81,7 @@ def make_strategy(name: str, model: nn.Module, tickets: TicketSet, budget: int |
                 "leave it out"
             )
         return (ReferenceStrategy if name == "reference" else CompactStrategy)(model, tickets)
-    ways = LAYER_WAYS.get(name, ("table", "blocks"))
+    ways = _AUTO_ON_CPU if name == "auto" and not _on_gpu(model) else LAYER_WAYS[name]
     choice = LayerChoice(name, ways, timed=name == "auto")
     return OnePassStrategy(model, tickets, choice, checked_budget(name, budget, model))
 
@@ -115,5 +119,8 @@ def checked_budget(name: str, budget: int | None, model: nn.Module) -> int | Non
         raise InvalidArgument('strategy="cached" keeps masked copies, so budget=0 contradicts it')
     if budget is not None:
         return budget
-    on_gpu = any(parameter.device.type != "cpu" for parameter in model.parameters())
-    return 0 if name == "scratch" or (on_gpu and name != "cached") else None
+    return 0 if name == "scratch" or (_on_gpu(model) and name != "cached") else None
+
+
+def _on_gpu(model: nn.Module) -> bool:
+    return any(parameter.device.type != "cpu" for parameter in model.parameters())

@@ -111,7 +111,11 @@ def _checked_tensor(tickets: TicketSet, choices: torch.Tensor) -> torch.Tensor:
             f"tickets= takes an integer tensor [B], got {choices.dtype} {tuple(choices.shape)}"
         )
     indices = choices.long()  # torch has no minimum of unsigned 16-bit integers and the like
-    if indices.numel():
+    if indices.is_cuda:
+        # Looking would wait for the GPU at every call; it looks itself, and fails the next wait.
+        inside = ((indices >= 0) & (indices < len(tickets))).all()
+        torch._assert_async(inside, f"ticket indices must be in 0..{len(tickets) - 1}")
+    elif indices.numel():
         for extreme in (indices.min(), indices.max()):
             ticket_named(tickets, int(extreme))
     return indices

@@ -43,12 +43,3 @@ def axis_0_layout(call: UnitCall) -> Layout | None:
     """The layout of a call's input where the batch is first and samples lie side by side."""
     layout = call.layouts.inputs[0]
     return layout if layout is not None and layout.axis == 0 and layout.sample_major else None
-
-
-def rows_of(layout: Layout, tickets: torch.Tensor) -> torch.Tensor:
-    """The ticket of every row of a tensor from that of every sample."""
-    if layout.repeats == 1:
-        return tickets
-    if layout.sample_major:
-        return tickets.repeat_interleave(layout.repeats)
-    return tickets.repeat(layout.repeats)

@@ -15,6 +15,13 @@ Forward = Callable[..., Any]
 ROOT = ""  # the name of the whole network among its modules
 
 
+# What torch's encoders ask before they take a path that reads all weights at once.
+_FUSED_SWITCHES = {
+    nn.TransformerEncoderLayer: "activation_relu_or_gelu",
+    nn.TransformerEncoder: "use_nested_tensor",
+}
+
+
 class Session(Protocol):
     """What runs the units while a batch passes."""
 
@@ -41,6 +48,12 @@ class Workspace:
         self.replica = storage_sharing_replica(model)
         self.scratch = Scratch()
         self.session: Session | None = None
+        self._fused = [
+            (path, module, switch, getattr(module, switch))
+            for path, module in self.replica.named_modules()
+            for kind, switch in _FUSED_SWITCHES.items()
+            if isinstance(module, kind) and hasattr(module, switch)
+        ]
         chosen = set(names)
         places = tensor_places(self.replica, "_parameters")
         places |= tensor_places(self.replica, "_buffers")
@@ -78,6 +91,11 @@ class Workspace:
         slots = self._slots_in(path)
         return next((n for n, table, at in slots if at == local and id(table) in own), None)
 
+    def dtype_of(self, path: str) -> torch.dtype | None:
+        """The dtype of a module's weight."""
+        weight = self.module(path)._parameters.get("weight")
+        return None if weight is None else weight.dtype
+
     def install(self, path: str, names: Sequence[str], tensors: Sequence[torch.Tensor]) -> None:
         """Give a module and those inside it one ticket's tensors."""
         given = dict(zip(names, tensors, strict=True))
@@ -96,6 +114,16 @@ class Workspace:
     def module(self, path: str) -> nn.Module:
         """A module of the replica."""
         return self.replica.get_submodule(path)
+
+    def allow_fused(self, allowed: bool) -> None:
+        """Whether torch's encoders may read all their weights at once, or must call their parts.
+
+        Those of which a part asks the session must, while there is one.
+        """
+        asking = self._units if self.session is not None else ()
+        for path, module, switch, asked in self._fused:
+            apart = any(unit.startswith(f"{path}." if path else "") for unit in asking)
+            setattr(module, switch, asked if allowed and not apart else 0)
 
     def use_units(self, paths: tuple[str, ...]) -> None:
         """Let these modules ask the session, and no others."""
@@ -136,6 +164,30 @@ class Workspace:
                 if id(table) in inside
             ]
         return self._unit_slots[path]
+
+
+def padding_encoders(model: nn.Module) -> list[str]:
+    """Encoders of torch that leave padded positions out where no gradients are wanted.
+
+    Their output at those positions is 0, which no part of theirs gives by itself.
+
+    Args:
+        model: the network.
+
+    Returns:
+        Module names.
+
+    Example:
+        >>> layer = nn.TransformerEncoderLayer(4, 2, 4, batch_first=True)
+        >>> with torch.no_grad():
+        ...     padding_encoders(nn.Sequential(nn.TransformerEncoder(layer, 1)))
+        ['0']
+    """
+    if torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters()):
+        return []
+    named = model.named_modules()
+    encoders = ((path, m) for path, m in named if isinstance(m, nn.TransformerEncoder))
+    return [path for path, encoder in encoders if getattr(encoder, "use_nested_tensor", False)]
 
 
 def owners(model: nn.Module, names: Iterable[str]) -> tuple[str, ...]:
