@@ -6,7 +6,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from rtl_plugin.mixture.masked_pass import UnitCall
 from rtl_plugin.mixture.runner import Runner
-from rtl_plugin.mixture.way import Way, axis_0_layout, only_input, stock_forward
+from rtl_plugin.mixture.way import NOT_ITS_KIND, Way, axis_0_layout, only_input, stock_forward
 
 BLOCK_BYTES = 1 << 20  # about what stays in a core's second-level cache while K tickets use it
 _ROWS = 8  # a block begins at a whole byte of the mask
@@ -15,7 +15,7 @@ _ROWS = 8  # a block begins at a whole byte of the mask
 def _why_not(runner: Runner, names: tuple[str, ...], call: UnitCall) -> str | None:
     module, x = runner.workspace.module(call.path), only_input(call)
     if not (stock_forward(module, nn.Linear) or _is_plain_conv(module)):
-        return "not a linear layer or a convolution"
+        return NOT_ITS_KIND
     if x is None or axis_0_layout(call) is None:
         return "the batch is not first"
     if x.device.type != "cpu":

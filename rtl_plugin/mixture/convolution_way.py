@@ -10,13 +10,13 @@ from rtl_plugin.mixture.grouped_way import bias_of
 from rtl_plugin.mixture.masked_pass import UnitCall
 from rtl_plugin.mixture.runner import Runner
 from rtl_plugin.mixture.stacked_weights import stacked, why_not_stacked
-from rtl_plugin.mixture.way import Way, axis_0_layout, only_input, stock_forward
+from rtl_plugin.mixture.way import NOT_ITS_KIND, Way, axis_0_layout, only_input, stock_forward
 
 
 def _plain_why_not(runner: Runner, call: UnitCall) -> str | None:
     module, x = runner.workspace.module(call.path), only_input(call)
     if not isinstance(module, nn.Conv2d) or not stock_forward(module, nn.Conv2d):
-        return "not a 2d convolution"
+        return NOT_ITS_KIND
     layout = axis_0_layout(call)
     if x is None or x.dim() != 4 or layout is None:
         return "the batch is not first"
@@ -39,7 +39,9 @@ def _conv_why_not(runner: Runner, names: tuple[str, ...], call: UnitCall) -> str
     reason = _plain_why_not(runner, call)
     if reason is None and getattr(runner.workspace.module(call.path), "groups", 1) != 1:
         reason = "its channels are in groups"
-    return reason or why_not_stacked(runner, runner.workspace.name_of(call.path, "weight"))
+    if reason is not None:
+        return reason
+    return why_not_stacked(runner, runner.workspace.name_of(call.path, "weight"))
 
 
 def _conv_run(runner: Runner, names: tuple[str, ...], call: UnitCall) -> torch.Tensor:
@@ -61,7 +63,7 @@ def _depthwise_why_not(runner: Runner, names: tuple[str, ...], call: UnitCall) -
     weight = runner.workspace.name_of(call.path, "weight")
     channels = call.args[0].shape[1]
     if (module.groups, module.out_channels) != (channels, channels):
-        return "not depthwise"
+        return NOT_ITS_KIND
     if weight is None or weight not in runner.tensors.masked:
         return "its weight has no mask"
     return "its weight is private" if runner.tensors.is_private(weight) else None

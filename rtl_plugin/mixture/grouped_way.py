@@ -7,7 +7,7 @@ from rtl_plugin.mixture import kernels
 from rtl_plugin.mixture.masked_pass import UnitCall
 from rtl_plugin.mixture.runner import Runner
 from rtl_plugin.mixture.stacked_weights import Stacked, stacked, why_not_stacked
-from rtl_plugin.mixture.way import Way, axis_0_layout, only_input, stock_forward
+from rtl_plugin.mixture.way import NOT_ITS_KIND, Way, axis_0_layout, only_input, stock_forward
 
 
 def matrix_why_not(runner: Runner, call: UnitCall) -> str | None:
@@ -22,7 +22,7 @@ def matrix_why_not(runner: Runner, call: UnitCall) -> str | None:
     """
     module, x = runner.workspace.module(call.path), only_input(call)
     if not (stock_forward(module, nn.Linear) or is_pointwise(module)):
-        return "neither a linear layer nor a 1 x 1 convolution"
+        return NOT_ITS_KIND
     if x is None or axis_0_layout(call) is None:
         return "the batch is not first"
     if x.requires_grad and torch.is_grad_enabled():
@@ -110,11 +110,20 @@ def _torch_run(runner: Runner, names: tuple[str, ...], call: UnitCall) -> torch.
     return shaped_back(out, shape, module)
 
 
+def _kernel_why_not(runner: Runner, call: UnitCall) -> str | None:
+    reason = matrix_why_not(runner, call)
+    if reason is not None:
+        return reason
+    if call.args[0].dtype == torch.float64:
+        return "the kernels take at most 32 bits"
+    return kernels.why_not(call.args[0].device)
+
+
 def _triton_why_not(runner: Runner, names: tuple[str, ...], call: UnitCall) -> str | None:
-    reason = matrix_why_not(runner, call) or kernels.why_not(call.args[0].device)
-    if reason is None and call.args[0].dtype == torch.float64:
-        reason = "the kernels take at most 32 bits"
-    return reason or why_not_stacked(runner, runner.workspace.name_of(call.path, "weight"))
+    reason = _kernel_why_not(runner, call)
+    if reason is not None:
+        return reason
+    return why_not_stacked(runner, runner.workspace.name_of(call.path, "weight"))
 
 
 def _triton_run(runner: Runner, names: tuple[str, ...], call: UnitCall) -> torch.Tensor:
@@ -130,10 +139,8 @@ def _triton_run(runner: Runner, names: tuple[str, ...], call: UnitCall) -> torch
 
 
 def _bitmask_why_not(runner: Runner, names: tuple[str, ...], call: UnitCall) -> str | None:
-    reason = matrix_why_not(runner, call) or kernels.why_not(call.args[0].device)
+    reason = _kernel_why_not(runner, call)
     weight = runner.workspace.name_of(call.path, "weight")
-    if reason is None and call.args[0].dtype == torch.float64:
-        reason = "the kernels take at most 32 bits"
     if reason is None and (weight is None or weight not in runner.tensors.masked):
         reason = "its weight has no mask"
     if reason is None and weight is not None and runner.tensors.is_private(weight):

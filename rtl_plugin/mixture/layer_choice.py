@@ -65,7 +65,7 @@ class LayerChoice:
             why_not = way.why_not(runner, names, call)
             if why_not is None:
                 able[way.name] = _bound(way, runner, names, call)
-            else:
+            elif why_not:
                 refused.append(f"{way.name}: {why_not}")
         if "blocks" in able:  # trying slices would take the memory that the budget rules out
             able = {"blocks": able["blocks"]}

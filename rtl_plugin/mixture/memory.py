@@ -39,10 +39,14 @@ class Memory:
         return self.copies / self.total
 
     def __str__(self) -> str:
-        rows = [(part, f"{count / 1e6:.2f} MB") for part, count in self.parts.items()]
-        rows.append(("all", f"{self.total / 1e6:.2f} MB"))
-        rows.append(("K masked copies instead", f"{self.copies / 1e6:.2f} MB"))
+        rows = [(part, _shown(count)) for part, count in self.parts.items() if count]
+        rows.append(("all", _shown(self.total)))
+        rows.append(("K masked copies instead", _shown(self.copies)))
         return tabulate(rows, headers=("part", "size"), colalign=("left", "right"))
+
+
+def _shown(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} KB"
 
 
 def memory_of(model: nn.Module, tickets: TicketSet, strategy: Strategy) -> Memory:

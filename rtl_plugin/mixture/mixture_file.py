@@ -66,9 +66,14 @@ def load_mixture(
         MissingFile: there is no such file, or the path is a folder.
         DamagedFile: it is damaged, foreign, or of an unknown version.
         StructureMismatch: it, or its router, belongs to a network of another structure.
-        InvalidArgument: the saved router has a module and no router is given to copy it from, or
-            the given one is of another kind.
+        InvalidArgument: the model is on the meta device, the saved router has a module and no
+            router is given to copy it from, or the given one is of another kind.
     """
+    if any(tensor.is_meta for tensor in _saved(model).values()):
+        raise InvalidArgument(
+            "the model is on the meta device, which holds no values to load into: build it on a "
+            'real device, or give model.to_empty(device="cpu")'
+        )
     content = ticket_file.load(path, kind=_KIND)
     weights, text, tensors = _parted(path, content.weights)
     tickets = TicketSet.from_file(content, packed=True)

@@ -5,13 +5,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rtl_plugin.mixture.masked_pass import UnitCall
 from rtl_plugin.mixture.runner import Runner
-from rtl_plugin.mixture.way import Way, axis_0_layout, only_input
+from rtl_plugin.mixture.way import NOT_ITS_KIND, Way, axis_0_layout, only_input
 
 
 def _why_not(runner: Runner, names: tuple[str, ...], call: UnitCall) -> str | None:
     module, x = runner.workspace.module(call.path), only_input(call)
     if not isinstance(module, _BatchNorm) or type(module).forward is not _BatchNorm.forward:
-        return "not a batch norm"
+        return NOT_ITS_KIND
     if x is None or module.running_mean is None:
         return "it has no running statistics, or other inputs"
     if x.dtype not in (torch.float32, torch.float64) or module.running_mean.dtype != x.dtype:

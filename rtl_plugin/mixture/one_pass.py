@@ -1,5 +1,6 @@
 """The fast strategies: sort the batch by ticket, pass it once, restore its order."""
 
+import functools
 import operator
 import threading
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from rtl_plugin.mixture.layer_choice import NETWORK, LayerChoice
 from rtl_plugin.mixture.layout_probe import Inputs, Pass, Plan, make_plan, sample_count
 from rtl_plugin.mixture.masked_pass import MaskedPass
 from rtl_plugin.mixture.masked_tensors import MaskedTensors
+from rtl_plugin.mixture.plan_book import MAX_LOOKS, PlanBook
 from rtl_plugin.mixture.reference import masked_copy
 from rtl_plugin.mixture.replica import check_no_stored_references
 from rtl_plugin.mixture.rows import join_rows
@@ -26,7 +28,6 @@ from rtl_plugin.mixture.workspace import ROOT, Workspace, outermost, owners, pad
 from rtl_plugin.nested import tensors_in
 from rtl_plugin.tickets import TicketSet
 
-MAX_PLANS = 1024  # a server that sees every length of text would otherwise keep plans for ever
 _WRITES = "the forward pass writes to its buffers, so every call gets its own"
 
 
@@ -69,7 +70,7 @@ class OnePassStrategy:
         self.name = choice.name
         self._model, self._tickets, self.choice = model, tickets, choice
         self._budget = budget
-        self._plans: dict[Any, Plan] = {}
+        self._plans = PlanBook()
         self._lock = threading.Lock()
         self._local = threading.local()
         self._stateful = False
@@ -123,7 +124,8 @@ class OnePassStrategy:
         inputs: Inputs = batch.sorted((args, kwargs))
         plan = self.plan(inputs, batch.size)
         if not plan.one_pass:
-            return self._loop(batch, inputs)
+            only = {"a pass a ticket": lambda: self._loop(batch, inputs)}
+            return self.choice.fastest((NETWORK, None), batch, only)
         ways = {"one pass": lambda: batch.restored(self._one_pass(plan, batch, inputs))}
         if self.tensors.keeps(self.tensors.differing, active):
             # Else a pass a ticket would take a masked copy of the network where none is to be kept.
@@ -151,20 +153,13 @@ class OnePassStrategy:
         plan = self._plans.get(key)
         if plan is None:
             plan = self._made_plan(inputs, size)
-            if plan.final:
-                self._keep_plan(key, plan)
+            self._plans.looked(key, plan)
         return plan
-
-    def _keep_plan(self, key: Any, plan: Plan) -> None:
-        with self._lock:
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.clear()
-            self._plans[key] = plan
 
     def _give_up(self, inputs: Inputs, size: int, error: MaskBypassed) -> None:
         """A batch did in the network what the samples that were looked at did not do."""
         plan = Plan((ROOT,), notes=(f"a later batch was not as the first ones: {error}",))
-        self._keep_plan((signature(inputs, size), self.tensors.differing), plan)
+        self._plans.keep((signature(inputs, size), self.tensors.differing), plan)
 
     def export(self, ticket: str) -> nn.Module:
         """The network with one ticket's masks folded in, a snapshot in eval mode.
@@ -176,8 +171,8 @@ class OnePassStrategy:
 
     def explain(self) -> str:
         """How batches are run, in words."""
-        notes = list(dict.fromkeys(note for p in list(self._plans.values()) for note in p.notes))
-        return explained(self.tensors.budget, self.tensors.cached_bytes(), self.choice, notes)
+        cached = self.tensors.cached_bytes()
+        return explained(self.tensors.budget, cached, self.choice, self._plans.notes())
 
     def held_bytes(self) -> dict[str, int]:
         """What is kept between calls beside weights and tickets; scratch of this thread alone."""
@@ -230,9 +225,7 @@ class OnePassStrategy:
         return Plan((ROOT,), notes=(_WRITES,)) if self._stateful else plan
 
     def _verified_plan(self, inputs: Inputs, size: int) -> Plan:
-        units = owners(self._model, self.tensors.differing)
-        inside = (e for e in padding_encoders(self._model) if any(u.startswith(e) for u in units))
-        plan = make_plan(self._recorded, outermost([*inside, *units]), inputs, size)
+        plan = self._tracked_plan(inputs, size)
         if not plan.one_pass:
             return plan
         try:
@@ -240,7 +233,22 @@ class OnePassStrategy:
             why = "one pass and a pass a ticket gave different outputs"
         except Exception as error:  # noqa: BLE001 - a user's forward may raise anything
             agree, why = False, f"one pass fails where a pass a ticket may not: {error}"
-        return plan if agree else Plan((ROOT,), notes=(*plan.notes, why))
+        if agree:
+            return plan
+        self.choice.layers.clear()  # they tell of a way that is not gone
+        return Plan((ROOT,), notes=(*plan.notes, why))
+
+    def _tracked_plan(self, inputs: Inputs, size: int) -> Plan:
+        units = owners(self._model, self.tensors.differing)
+        encoders = padding_encoders(self._model)
+        inside = [e for e in encoders if any(unit.startswith(f"{e}.") for unit in units)]
+        # A ticket may keep nothing of a layer, and then shows nothing of what is behind it.
+        for ticket in self._tickets.names[:MAX_LOOKS]:
+            record = functools.partial(self._recorded, ticket)
+            plan = make_plan(record, outermost([*inside, *units]), inputs, size)
+            if plan.final:
+                break
+        return plan
 
     def _agrees(self, plan: Plan, inputs: Inputs, size: int) -> bool:
         """Whether one pass gives what a pass a ticket gives, on a few samples."""
@@ -252,9 +260,8 @@ class OnePassStrategy:
         one = batch.restored(self._one_pass(plan, batch, few))
         return close(one, self._loop(batch, few))
 
-    def _recorded(self, units: tuple[str, ...], inputs: Inputs) -> Pass:
-        workspace, ticket = self._workspace(), self._tickets.names[0]
-        runner = Runner(workspace, self.tensors)
+    def _recorded(self, ticket: str, units: tuple[str, ...], inputs: Inputs) -> Pass:
+        runner = Runner(self._workspace(), self.tensors)
         seen = Pass(lambda path, forward, *given: runner.unit(path, ticket, forward, *given))
         with torch.no_grad():
             output, wrote = runner.passing(units, seen, *inputs)

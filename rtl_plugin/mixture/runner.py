@@ -64,7 +64,8 @@ class Runner:
             The network's output, and whether the forward pass wrote to a buffer.
         """
         names = self.workspace.names_in(ROOT)
-        self.workspace.install(ROOT, names, self.tensors.take(ticket, names))
+        scratch = None if _needs_graph(args, kwargs) else self.workspace.scratch
+        self.workspace.install(ROOT, names, self.tensors.take(ticket, names, scratch))
         return self.passing((), None, args, kwargs)
 
     def passing(

@@ -11,6 +11,8 @@ from rtl_plugin.mixture.layouts import Layout
 from rtl_plugin.mixture.masked_pass import UnitCall
 from rtl_plugin.mixture.runner import Runner
 
+NOT_ITS_KIND = ""  # why a way cannot run a layer, where nobody would expect it to
+
 
 @dataclass(frozen=True)
 class Way:
@@ -18,7 +20,8 @@ class Way:
 
     Args:
         name: what a strategy calls it.
-        why_not: says why it cannot run a call, or None where it can.
+        why_not: says why it cannot run a call, or None where it can; ``""`` where the layer is not
+            of its kind.
         run: runs it.
     """
 
