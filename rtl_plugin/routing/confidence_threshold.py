@@ -82,7 +82,7 @@ class ConfidenceThreshold:
         decision = (self.router.decide if self.needs_outputs else self.router.route)(
             x_known, context
         )
-        confidence = self._confidence(decision).double().flatten().sort().values
+        confidence = self._confidence(decision).detach().double().flatten().sort().values
         if not len(confidence) or not torch.isfinite(confidence).all():
             raise InvalidArgument(
                 f"a threshold needs finite confidences of known samples, got {len(confidence)} of "

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from rtl_plugin import MixtureOfMasks
+from tests.mixture.conftest import MORE_STRATEGIES
 from tests.mixture.plain_loop import (
     NAMES,
     PRIVATE,
@@ -57,6 +58,26 @@ def test_mixed_batch_equals_the_plain_loop(
     x = network.inputs(len(arrangement)).to(dtype)
     outputs = mixture(x, tickets=list(arrangement))
     close(outputs, sample_by_sample(model, mixture.tickets, x, arrangement))
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS.values(), ids=ARRANGEMENTS)
+@pytest.mark.parametrize("strategy", MORE_STRATEGIES)
+def test_further_strategies_equal_the_plain_loop(
+    network: Network, strategy: str, arrangement: str
+) -> None:
+    model, mixture, _ = served(network, strategy)
+    x = network.inputs(len(arrangement)).double()
+    outputs = mixture(x, tickets=list(arrangement))
+    close(outputs, sample_by_sample(model, mixture.tickets, x, arrangement))
+
+
+def test_one_pass_is_not_given_up_for_other_outputs(network: Network, strategy: str) -> None:
+    if strategy == "reference":
+        pytest.skip("the reference makes a pass a ticket")
+    _, mixture, _ = served(network, strategy)
+    text = mixture.explain(network.inputs(8).double())
+    assert "different outputs" not in text
+    assert "one pass" in text
 
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS.values(), ids=ARRANGEMENTS)
