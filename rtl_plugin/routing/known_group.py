@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from rtl_plugin.errors import DamagedFile, InvalidArgument, UnknownTicket
-from rtl_plugin.nested import tensors_in
 from rtl_plugin.routing.contract import RoutingDecision, batch_size
 from rtl_plugin.routing.saved_fields import State, field, names_field
 
@@ -69,8 +68,8 @@ class KnownGroupRouter:
             if not isinstance(key, Hashable) or key not in self._index:
                 raise UnknownTicket(f"unknown group {key!r}; known are {list(self._index)}")
         chosen = [self._index[key] for key in keys]
-        device = next(tensors_in(x)).device
-        return RoutingDecision(indices=torch.tensor(chosen, dtype=torch.long, device=device))
+        # On the CPU wherever x is: what the host knows need not be waited for.
+        return RoutingDecision(indices=torch.tensor(chosen, dtype=torch.long))
 
     def saved_state(self) -> State:
         """Everything a file needs, see ``router_codec``.
