@@ -1,6 +1,7 @@
 """Requests that arrive one by one, run in batches by one worker thread."""
 
 import asyncio
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
@@ -40,10 +41,11 @@ class Limits:
     timeout: float = 10.0
 
     def __post_init__(self) -> None:
-        if min(self.max_batch, self.max_queue) < 1 or self.max_wait < 0 or self.timeout <= 0:
+        waits = 0 <= self.max_wait < math.inf and 0 < self.timeout < math.inf  # nor NaN
+        if min(self.max_batch, self.max_queue) < 1 or not waits:
             raise ValueError(
                 "max_batch and max_queue must be 1 or more, max_wait 0 or more and timeout "
-                f"positive, got {self}"
+                f"positive, both finite, got {self}"
             )
 
 
@@ -72,9 +74,10 @@ class Statistics:
     busy_seconds: float = 0.0
 
 
-@dataclass
+@dataclass(eq=False)  # a request equals itself alone, whatever its item
 class _Waiting(Generic[Item]):
     item: Item
+    label: Hashable
     answer: "asyncio.Future[tuple[Any, int]]"
     arrived: float
 
@@ -143,23 +146,46 @@ class DynamicBatcher(Generic[Item]):
                 f"{self.limits.max_queue} requests wait already, which is the limit: try later"
             )
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(item, loop.create_future(), loop.time())
+        waiting = _Waiting(item, self._hashable(item), loop.create_future(), loop.time())
         self._queue.append(waiting)
         self._arrival.set()
         try:
             return await asyncio.wait_for(waiting.answer, self.limits.timeout)
         except asyncio.TimeoutError as error:
+            if not waiting.answer.cancelled():
+                raise  # the error of the item, which happens to be of this type
             raise TookTooLong(f"no answer in {self.limits.timeout} seconds") from error
+        finally:
+            if waiting.answer.cancelled():
+                self._leave(waiting)
+
+    def _hashable(self, item: Item) -> Hashable:
+        try:
+            label = self._label(item)
+            hash(label)
+        except Exception:
+            self.statistics.failed += 1
+            raise
+        return label
+
+    def _leave(self, waiting: _Waiting[Item]) -> None:
+        """Nobody waits for this answer any more: make room for another request."""
+        self.statistics.expired += 1
+        if waiting in self._queue:
+            self._queue.remove(waiting)
 
     async def _serve(self) -> None:
         while await self._some_wait():
             await self._until_full_or_old()
             count = min(len(self._queue), self.limits.max_batch)
             taken = [self._queue.popleft() for _ in range(count)]
-            batch = [waiting for waiting in taken if not waiting.answer.done()]
-            self.statistics.expired += len(taken) - len(batch)
-            if batch:
-                await self._answer(batch)
+            batch = _still_wanted(taken)
+            try:
+                if batch:
+                    await self._answer(batch)
+            except Exception as error:  # noqa: BLE001 - the requests after this batch must be served
+                for waiting in _still_wanted(batch):
+                    self._settle(waiting, error, len(batch))
 
     async def _some_wait(self) -> bool:
         """Wait for a request; False when there will be no more."""
@@ -172,10 +198,9 @@ class DynamicBatcher(Generic[Item]):
 
     async def _until_full_or_old(self) -> None:
         loop = asyncio.get_running_loop()
-        # The oldest may have grown old already, while the batch before was running.
-        deadline = self._queue[0].arrived + self.limits.max_wait
-        while len(self._queue) < self.limits.max_batch and not self._stopping:
-            remaining = deadline - loop.time()
+        while 0 < len(self._queue) < self.limits.max_batch and not self._stopping:
+            # The oldest may have grown old already, while the batch before was running.
+            remaining = self._queue[0].arrived + self.limits.max_wait - loop.time()
             if remaining <= 0:
                 return
             self._arrival.clear()
@@ -184,33 +209,65 @@ class DynamicBatcher(Generic[Item]):
             timer.cancel()
 
     async def _answer(self, batch: list[_Waiting[Item]]) -> None:
-        items = [waiting.item for waiting in batch]
-        self.statistics.batch_sizes[len(items)] += 1
-        self.statistics.labels[len({self._label(item) for item in items})] += 1
-        outcomes = await self._outcomes(items)
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            if waiting.answer.done():
-                self.statistics.expired += 1
-            elif isinstance(outcome, BaseException):
-                self.statistics.failed += 1
-                waiting.answer.set_exception(outcome)
-            else:
-                self.statistics.answered += 1
-                waiting.answer.set_result((outcome, len(items)))
+        size = len(batch)
+        self.statistics.batch_sizes[size] += 1
+        self.statistics.labels[len({waiting.label for waiting in batch})] += 1
+        outcome = await self._outcome(batch)
+        if not isinstance(outcome, BaseException):
+            for waiting, result in zip(batch, outcome, strict=True):
+                self._settle(waiting, result, size)
+        elif size == 1:
+            self._settle(batch[0], outcome, size)
+        else:
+            # One bad request must not fail the others: each runs alone and gets its own answer.
+            self.statistics.split += 1
+            for waiting in batch:
+                if not waiting.answer.done():
+                    alone = await self._outcome([waiting])
+                    failed = isinstance(alone, BaseException)
+                    self._settle(waiting, alone if failed else alone[0], size)
 
-    async def _outcomes(self, items: list[Item]) -> list[Any]:
-        """One result or error an item."""
+    async def _outcome(self, batch: list[_Waiting[Item]]) -> list[Any] | BaseException:
+        items = [waiting.item for waiting in batch]
         began = time.perf_counter()
-        done = asyncio.get_running_loop().run_in_executor(self._worker, self._run, items)
-        await asyncio.wait([done])
-        self.statistics.busy_seconds += time.perf_counter() - began
-        error = done.exception()
-        if error is None and len(done.result()) != len(items):
-            error = RuntimeError(f"{len(done.result())} results for a batch of {len(items)}")
-        if error is None:
-            return list(done.result())
-        if len(items) == 1:
-            return [error]
-        # One bad request must not fail the others: each runs alone and gets its own answer.
-        self.statistics.split += 1
-        return [(await self._outcomes([item]))[0] for item in items]
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._worker, _results, self._run, items)
+        finally:
+            self.statistics.busy_seconds += time.perf_counter() - began
+
+    def _settle(self, waiting: _Waiting[Item], outcome: Any, size: int) -> None:
+        if waiting.answer.done():
+            return
+        if isinstance(outcome, BaseException):
+            self.statistics.failed += 1
+            waiting.answer.set_exception(_ordinary(outcome))
+        else:
+            self.statistics.answered += 1
+            waiting.answer.set_result((outcome, size))
+
+
+def _still_wanted(batch: list[_Waiting[Item]]) -> list[_Waiting[Item]]:
+    return [waiting for waiting in batch if not waiting.answer.done()]
+
+
+def _results(
+    run: Callable[[list[Item]], Sequence[Any]], items: list[Item]
+) -> list[Any] | BaseException:
+    """One result an item, or what was raised: as a value, for a future cannot hold them all."""
+    try:
+        results = list(run(items))
+        if len(results) != len(items):
+            raise RuntimeError(f"{len(results)} results for a batch of {len(items)}")
+    except BaseException as error:  # noqa: BLE001 - handed to the requests of the batch
+        return error
+    return results
+
+
+def _ordinary(error: BaseException) -> Exception:
+    """The error, or one around it if raising it would end a coroutine or the event loop."""
+    if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
+        return error
+    wrapped = RuntimeError(f"the batch raised {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped

@@ -4,20 +4,23 @@ python -m examples.serving.server --folder serving-model --port 8000
 """
 
 import argparse
+import asyncio
+import math
 import os
 import resource
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import uvicorn
 from fastapi import FastAPI, HTTPException
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Request as WebRequest
+from fastapi.exceptions import RequestValidationError
 
 import rtl_plugin as rtl
 from examples.serving.backends import (
@@ -28,26 +31,10 @@ from examples.serving.backends import (
     image_tensor,
 )
 from examples.serving.batcher import DynamicBatcher, Limits, Overloaded, Stopping, TookTooLong
+from examples.serving.body_limit import BodyLimit
+from examples.serving.messages import Answer, Question, explain
 
-Pixel = Annotated[int, Field(ge=0, le=255)]
-
-
-class Question(BaseModel):
-    """What a client sends."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    group: str
-    image: list[list[Pixel]]
-
-
-class Answer(BaseModel):
-    """What it gets."""
-
-    group: str
-    digit: int
-    scores: list[float]
-    batch_size: int
+MAX_BODY = 64 * 1024  # bytes; an image with generous white space has some 5 KB
 
 
 def build_app(backend: Backend, limits: Limits, about: dict[str, Any]) -> FastAPI:
@@ -70,9 +57,11 @@ def build_app(backend: Backend, limits: Limits, about: dict[str, Any]) -> FastAP
         await batcher.stop()
 
     app = FastAPI(title="rtl-plugin serving example", lifespan=lifespan)
+    app.add_middleware(BodyLimit, limit=MAX_BODY)
+    app.add_exception_handler(RequestValidationError, explain)
 
     @app.post("/predict")
-    async def predict(question: Question) -> Answer:
+    async def predict(question: Question, asked: WebRequest) -> Answer:
         try:
             backend.check_group(question.group)
             request = Request(question.group, image_tensor(question.image))
@@ -80,7 +69,7 @@ def build_app(backend: Backend, limits: Limits, about: dict[str, Any]) -> FastAP
             raise HTTPException(404, str(error)) from error
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
-        scores, size = await _submitted(batcher, request)
+        scores, size = await _while_connected(asked, _submitted(batcher, request))
         digit = max(range(len(scores)), key=scores.__getitem__)
         return Answer(group=question.group, digit=digit, scores=scores, batch_size=size)
 
@@ -104,6 +93,26 @@ async def _submitted(batcher: DynamicBatcher[Request], request: Request) -> Any:
         raise HTTPException(504, str(error)) from error
     except rtl.errors.RtlError as error:
         raise HTTPException(422, str(error)) from error
+
+
+async def _while_connected(asked: WebRequest, work: Coroutine[Any, Any, Any]) -> Any:
+    """The result of work, which is cancelled when the client goes away."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(asked))
+    try:
+        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise HTTPException(499, "the client went away")  # for the log: nobody reads it
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnected(asked: WebRequest) -> None:
+    while (await asked.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _counts(batcher: DynamicBatcher[Request]) -> dict[str, Any]:
@@ -137,14 +146,20 @@ def peak_rss() -> int:
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """A TCP socket at an address, which may be port 0 for a free one."""
+    """A TCP socket that listens at an address, which may be port 0 for a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named TCP, for asyncio turns Nagle's algorithm off for such alone: else a response that is
     # written in two parts waits some 40 ms for the client's acknowledgement of the first.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((host, port))
+    listening.listen()  # so that who reads "listening on" can connect, before uvicorn has started
     return listening
+
+
+def grace(timeout: float) -> int:
+    """Seconds that the end of the server waits for what it has taken, all of which is over then."""
+    return math.ceil(timeout) + 5
 
 
 def parsed_arguments() -> argparse.Namespace:
@@ -181,7 +196,9 @@ def main() -> None:
     app = build_app(backend, limits, about)
     listening = bound_socket(arguments.host, arguments.port)
     print(f"listening on http://{arguments.host}:{listening.getsockname()[1]}", flush=True)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=30)
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=grace(limits.timeout)
+    )
     uvicorn.Server(config).run(sockets=[listening])
 
 

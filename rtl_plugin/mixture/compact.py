@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from rtl_plugin.compact_network import checked_plan, compact
+from rtl_plugin.mixture.replica import storage_sharing_replica
 from rtl_plugin.mixture.rows import run_by_ticket
 from rtl_plugin.mixture.versions import Snapshot, snapshot, version
 from rtl_plugin.tickets import TicketSet
@@ -44,6 +45,7 @@ class CompactStrategy:
         self._model, self._tickets = model, tickets
         self._made: dict[str, _Made] = {}
         self._stateful = False
+        self._local = threading.local()
         self._lock = threading.Lock()  # for making networks; running them takes none
 
     def run(self, ticket: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -59,7 +61,7 @@ class CompactStrategy:
         """
         if self._stateful:
             return self.export(ticket)(*args, **kwargs)
-        network = self._network(ticket)
+        network = self._replica(ticket)
         before = [(id(buffer), version(buffer)) for buffer in network.buffers()]
         output = network(*args, **kwargs)
         if before != [(id(buffer), version(buffer)) for buffer in network.buffers()]:
@@ -107,7 +109,21 @@ class CompactStrategy:
             "weights when they change; memory grows by the kept weights of every ticket in use"
         )
 
-    def _network(self, ticket: str) -> nn.Module:
+    def _replica(self, ticket: str) -> nn.Module:
+        """This thread's modules of a small network: a forward may keep things on its module."""
+        made = self._network(ticket)
+        replicas: dict[str, tuple[_Made, nn.Module]] = vars(self._local).setdefault("replicas", {})
+        kept = replicas.get(ticket)
+        if kept is None or kept[0] is not made:
+            with torch.inference_mode(False):
+                replica = storage_sharing_replica(made.network)
+                for module in replica.modules():
+                    for name, buffer in module._buffers.items():
+                        module._buffers[name] = None if buffer is None else buffer.clone()
+            kept = replicas[ticket] = made, replica
+        return kept[1]
+
+    def _network(self, ticket: str) -> _Made:
         sources = (
             *self._model.parameters(),
             *self._model.buffers(),
@@ -117,6 +133,7 @@ class CompactStrategy:
         if made is None or not made.sources.still_holds(sources):
             # Made under inference_mode(), it could not run outside.
             with self._lock, torch.inference_mode(False):
-                made = _Made(self.export(ticket).requires_grad_(False), snapshot(sources))
+                seen = snapshot(sources)  # first: a change from now on is noticed
+                made = _Made(self.export(ticket).requires_grad_(False), seen)
                 self._made[ticket] = made
-        return made.network
+        return made

@@ -74,11 +74,11 @@ def _depthwise_run(runner: Runner, names: tuple[str, ...], call: UnitCall) -> to
     weight = runner.workspace.name_of(call.path, "weight")
     assert weight is not None  # noqa: S101 - _depthwise_why_not has looked
     x: torch.Tensor = call.args[0]
-    tickets = call.dispatch.ticket_of_row(x.shape[0] // call.dispatch.size)
+    tickets = call.dispatch.ticket_of_row(x.device, x.shape[0] // call.dispatch.size)
     return kernels.depthwise_conv2d(
         x,
         runner.tensors.shared(weight).detach(),
-        tickets.to(device=x.device, dtype=torch.int32),
+        tickets.to(torch.int32),
         runner.tensors.words(weight),
         bias=bias_of(runner, call.path),
         **_window(module),

@@ -45,7 +45,10 @@ class DenseNetwork:
         if made is None or not made[0].still_holds(sources.values()):
             with torch.inference_mode(False), torch.no_grad():
                 values = {n: t.detach() for n, t in sources.items()}
+                seen = snapshot(sources.values())  # first: a change from now on is noticed
                 values |= {n: t.clone() for n, t in values.items() if n not in parameters}
-                made = snapshot(sources.values()), Workspace(self._model, (), values)
+                workspace = Workspace(self._model, ())
+                workspace.share(values)
+                made = seen, workspace
             self._local.made = made
         return made[1]

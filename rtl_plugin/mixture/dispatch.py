@@ -1,6 +1,7 @@
 """Sort once: the rows of a mixed batch in the order of their tickets."""
 
 import itertools
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ class Dispatch:
     offsets: torch.Tensor
     size: int
     _spans: tuple[Span, ...] | None = field(default=None, repr=False)
-    _tickets: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
+    _made: dict[Hashable, torch.Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def on_host(self) -> bool:
@@ -50,14 +51,32 @@ class Dispatch:
             self._spans = tuple(Span(t, a, b) for t, (a, b) in pairs if b > a)
         return self._spans
 
-    def ticket_of_row(self, per_sample: int = 1) -> torch.Tensor:
-        """The ticket of every row, long tensor [B * per_sample], without waiting for a device."""
-        if per_sample not in self._tickets:
-            device, rows = self.offsets.device, self.size * per_sample
-            positions = torch.arange(rows, device=device, dtype=torch.int32)
-            ends = self.offsets[1:] * per_sample
-            self._tickets[per_sample] = torch.searchsorted(ends, positions, right=True)
-        return self._tickets[per_sample]
+    def offsets_on(self, device: torch.device) -> torch.Tensor:
+        """The offsets on a device, copied there once a batch."""
+        return self._once(("offsets", device), lambda: _copied_to(device, self.offsets))
+
+    def active_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tickets in the batch, int32 [A], and their offsets, int32 [A + 1], on a device."""
+        active = torch.tensor([span.ticket for span in self.spans], dtype=torch.int32)
+        edges = torch.tensor([0, *(span.stop for span in self.spans)], dtype=torch.int32)
+        return (
+            self._once(("active", device), lambda: _copied_to(device, active)),
+            self._once(("edges", device), lambda: _copied_to(device, edges)),
+        )
+
+    def ticket_of_row(self, device: torch.device, per_sample: int = 1) -> torch.Tensor:
+        """The ticket of every row on a device, long tensor [B * per_sample]; waits for nothing."""
+
+        def found() -> torch.Tensor:
+            rows = torch.arange(self.size * per_sample, device=device, dtype=torch.int32)
+            return torch.searchsorted(self.offsets_on(device)[1:] * per_sample, rows, right=True)
+
+        return self._once(("rows", device, per_sample), found)
+
+    def _once(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def sorted(self, nested: Any) -> Any:
         """Put the batch's tensors into sorted order; tensors of another first dimension pass."""
@@ -68,7 +87,8 @@ class Dispatch:
         def take(tensor: torch.Tensor) -> torch.Tensor:
             if tensor.dim() == 0 or tensor.shape[0] != self.size:
                 return tensor
-            return tensor.index_select(0, order.to(tensor.device))
+            there = self._once(("order", tensor.device), lambda: _copied_to(tensor.device, order))
+            return tensor.index_select(0, there)
 
         return map_tensors(take, nested)
 
@@ -98,7 +118,18 @@ class Dispatch:
             return nested
         back = torch.empty_like(self.order)
         back[self.order] = torch.arange(self.size, device=back.device)
-        return map_tensors(lambda tensor: tensor.index_select(0, back.to(tensor.device)), nested)
+
+        def put_back(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.index_select(0, _copied_to(tensor.device, back))
+
+        return map_tensors(put_back, nested)
+
+
+def _copied_to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
+    """On a GPU without waiting for it: from pinned memory."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def dispatch(indices: torch.Tensor, tickets: int) -> Dispatch:

@@ -19,6 +19,7 @@ _TOLERANCES = {
     **{torch.float64: 1e-10, torch.complex128: 1e-10, torch.float32: 1e-4, torch.complex64: 1e-4},
     **{torch.float16: 2e-2, torch.bfloat16: 2e-2},
 }
+_SMALLEST_SCALE = 1e-2  # an output that is zero but for rounding has no scale of its own
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,33 @@ def outputs_of(module: Any, given: ExportInputs) -> list[torch.Tensor]:
         return [output.detach().cpu() for output in tensors_in(module(*args, **kwargs))]
 
 
+def expected_outputs(module: Any, given: ExportInputs) -> list[torch.Tensor]:
+    """What an export is to give.
+
+    Args:
+        module: the network.
+        given: its inputs, left as they are.
+
+    Returns:
+        The tensors of its output, in order.
+
+    Raises:
+        ExportFailed: the network itself does not run on these inputs.
+
+    Example:
+        >>> given = ExportInputs((torch.zeros(2, 3),), {}, 2)
+        >>> expected_outputs(nn.Linear(3, 1), given)[0].shape
+        torch.Size([2, 1])
+    """
+    try:
+        return outputs_of(module, given)
+    except Exception as error:
+        raise ExportFailed(
+            f"the network itself fails{given.described} ({first_lines(error)}): give inputs that "
+            "it takes, or dynamic_batch=False"
+        ) from error
+
+
 def check_same(
     expected: Sequence[torch.Tensor], seen: Sequence[torch.Tensor], given: ExportInputs, what: str
 ) -> float:
@@ -263,7 +291,7 @@ def relative_difference(expected: torch.Tensor, seen: torch.Tensor) -> float:
         return 0.0
     if not (ours.isfinite() & theirs.isfinite() | same).all():
         return float("inf")
-    scale = ours[ours.isfinite()].abs().max()
+    scale = ours[ours.isfinite()].abs().max().clamp(min=_SMALLEST_SCALE)
     return float((ours - theirs)[~same].abs().max() / scale)
 
 

@@ -15,6 +15,7 @@ from rtl_plugin.mixture.export_inputs import (
     captured,
     check_same,
     checked_inputs,
+    expected_outputs,
     first_lines,
     outputs_of,
 )
@@ -87,7 +88,7 @@ def export_program(
     program = captured(plain, inputs)
     run = program.module()
     for given in inputs.sizes():
-        expected = outputs_of(plain, given)
+        expected = expected_outputs(plain, given)
         try:
             seen = outputs_of(run, given)
         except Exception as error:
@@ -174,6 +175,10 @@ def _plain(model: Any, name: Any) -> tuple[nn.Module, str | None]:
     from rtl_plugin.mixture.ticket_choice import ticket_named
 
     if isinstance(model, MixtureOfMasks):
+        if name is None:
+            raise InvalidArgument(
+                f"name= says which ticket of the mixture to export: one of {list(model.tickets)}"
+            )
         chosen = ticket_named(model.tickets, name)
         return model.export(chosen), chosen
     if name is not None:
@@ -190,4 +195,8 @@ def _replica(module: Any) -> nn.Module:
         raise InvalidArgument(
             f"export takes an nn.Module, such as mixture.export(name), got {type(module).__name__}"
         )
-    return storage_sharing_replica(module)
+    replica = storage_sharing_replica(module)
+    for part in replica.modules():
+        for name, buffer in part._buffers.items():  # a forward may write to them
+            part._buffers[name] = None if buffer is None else buffer.detach().clone()
+    return replica

@@ -66,7 +66,7 @@ def bias_of(runner: Runner, path: str, copies: Stacked | None = None) -> torch.T
     name = runner.workspace.name_of(path, "bias")
     if name is None:
         return module.bias if isinstance(module.bias, torch.Tensor) else None
-    table = runner.tensors.stack(name)
+    table = runner.tensors.table(name, runner.workspace.generation)
     return table if copies is None else copies.table(table)
 
 
@@ -106,7 +106,7 @@ def _torch_run(runner: Runner, names: tuple[str, ...], call: UnitCall) -> torch.
     if bias is not None and bias.dim() == 1:
         out = out.add_(bias)
     elif bias is not None:
-        out = out.add_(bias[call.dispatch.ticket_of_row(per_sample).to(out.device)])
+        out = out.add_(bias[call.dispatch.ticket_of_row(out.device, per_sample)])
     return shaped_back(out, shape, module)
 
 
@@ -155,7 +155,7 @@ def _bitmask_run(runner: Runner, names: tuple[str, ...], call: UnitCall) -> torc
     rows, shape = rows_and_shape(call.args[0], module)
     words = runner.tensors.words(weight)
     base = runner.tensors.shared(weight).detach().flatten(1)
-    offsets = call.dispatch.offsets.to(rows.device) * (rows.shape[0] // call.dispatch.size)
+    offsets = call.dispatch.offsets_on(rows.device) * (rows.shape[0] // call.dispatch.size)
     active = len(call.dispatch.spans) if call.dispatch.on_host else len(names)
     out = kernels.bitmask_linear(
         rows,

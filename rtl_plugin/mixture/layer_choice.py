@@ -3,18 +3,20 @@
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from rtl_plugin.mixture.dispatch import Dispatch
 from rtl_plugin.mixture.layer_ways import WAYS
-from rtl_plugin.mixture.masked_pass import UnitCall, run_slices
+from rtl_plugin.mixture.masked_pass import LayerRunner, UnitCall, run_slices
+from rtl_plugin.mixture.rows import copied
 from rtl_plugin.mixture.runner import Runner
-from rtl_plugin.mixture.way import Way
+from rtl_plugin.mixture.stacked_weights import NoRoom
 from rtl_plugin.nested import tensors_in
 
+Given = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs
 ROUNDS = 3  # the first also warms up; the fastest counts
 MAX_KINDS = 4096  # of layer calls to remember
 NETWORK = "the network"  # beside the names of layers
@@ -59,64 +61,76 @@ class LayerChoice:
         Returns:
             The unit's output.
         """
-        able: dict[str, Callable[[], Any]] = {}
+        able: dict[str, Callable[[Given], Any]] = {}
         refused = []
         for way in (WAYS[name] for name in self._ways):
             why_not = way.why_not(runner, names, call)
             if why_not is None:
-                able[way.name] = _bound(way, runner, names, call)
+                able[way.name] = _bound(way.run, runner, names, call)
             elif why_not:
                 refused.append(f"{way.name}: {why_not}")
         if "blocks" in able:  # trying slices would take the memory that the budget rules out
             able = {"blocks": able["blocks"]}
         else:
-            able["slices"] = lambda: run_slices(runner, names, call)
-        return self._fastest((call.path, _kind(runner, call)), call.dispatch, able, refused)
+            able["slices"] = _bound(run_slices, runner, names, call)
+        kind = call.path, _kind(runner, call)
+        try:
+            return self._fastest(kind, call.dispatch, able, (call.args, call.kwargs), refused)
+        except NoRoom:
+            return run_slices(runner, names, call)
 
     def fastest(
-        self, kind: tuple[str, Hashable], batch: Dispatch, ways: Mapping[str, Callable[[], Any]]
+        self,
+        kind: tuple[str, Hashable],
+        batch: Dispatch,
+        ways: Mapping[str, Callable[[Given], Any]],
+        given: Given,
     ) -> Any:
         """Run one of several ways that give the same.
 
         Args:
             kind: what is run: a name, and what distinguishes its calls.
             batch: the batch at hand.
-            ways: name -> call, in order of preference.
+            ways: name -> what runs it on args and kwargs, in order of preference.
+            given: args and kwargs.
 
         Returns:
             The output.
         """
-        return self._fastest(kind, batch, ways, [])
+        return self._fastest(kind, batch, ways, given, [])
 
     def _fastest(
         self,
         kind: tuple[str, Hashable],
         batch: Dispatch,
-        ways: Mapping[str, Callable[[], Any]],
+        ways: Mapping[str, Callable[[Given], Any]],
+        given: Given,
         refused: list[str],
     ) -> Any:
         first = next(iter(ways))
         if len(ways) == 1 or not self._timed:
             reason = "; ".join(refused) or ("asked for" if not self._timed else "the only way")
             self.layers[kind[0]] = Choice(first, reason)
-            return ways[first]()
+            return ways[first](given)
         key = kind[1], tuple(ways), _bucket(batch)
         chosen = self._chosen.get(key)
         if chosen is None and not _capturing():
-            output, chosen = _timed(ways)
+            output, chosen = _timed(ways, given)
             with self._lock:
                 if len(self._chosen) >= MAX_KINDS:
                     self._chosen.clear()
                 self._chosen[key] = self.layers[kind[0]] = chosen
             return output
         if chosen is None:
-            return ways[first]()
+            return ways[first](given)
         self.layers[kind[0]] = chosen
-        return ways[chosen.way]()
+        return ways[chosen.way](given)
 
 
-def _bound(way: Way, runner: Runner, names: tuple[str, ...], call: UnitCall) -> Callable[[], Any]:
-    return lambda: way.run(runner, names, call)
+def _bound(
+    run: LayerRunner, runner: Runner, names: tuple[str, ...], call: UnitCall
+) -> Callable[[Given], Any]:
+    return lambda given: run(runner, names, replace(call, args=given[0], kwargs=given[1]))
 
 
 def _bucket(batch: Dispatch) -> tuple[int, int]:
@@ -136,13 +150,14 @@ def _capturing() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
-def _timed(ways: Mapping[str, Callable[[], Any]]) -> tuple[Any, Choice]:
+def _timed(ways: Mapping[str, Callable[[Given], Any]], given: Given) -> tuple[Any, Choice]:
     best: dict[str, float] = {}
     output: Any = None
     for _ in range(ROUNDS):
         for name, way in ways.items():
+            inputs = copied(given)
             start = _now()
-            output = way()
+            output = way(inputs)
             best[name] = min(best.get(name, float("inf")), _now() - start)
     fastest = min(best, key=lambda name: best[name])
     times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in best.items())

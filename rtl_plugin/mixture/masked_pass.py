@@ -64,12 +64,30 @@ def run_slices(runner: Runner, names: tuple[str, ...], call: UnitCall) -> Any:
     for ticket, start, stop in spans:
         taken = take_samples((call.args, call.kwargs), call.layouts.inputs, start, stop)
         parts.append(runner.unit(call.path, names[ticket], call.forward, *taken))
+    _check_alike(parts, call)
     if isinstance(parts[0], torch.Tensor) and call.layouts.outputs[0] is not None:
         return call.layouts.outputs[0].join(parts)
     streams = zip(*(list(tensors_in(part)) for part in parts), strict=True)
     layouts = zip(streams, call.layouts.outputs, strict=True)
     joined = iter([layout.join(pieces) for pieces, layout in layouts if layout is not None])
     return map_tensors(lambda _: next(joined), parts[0])
+
+
+def _check_alike(parts: list[Any], call: UnitCall) -> None:
+    """Refuse tickets' outputs that differ in more than their number of rows."""
+    shapes = set()
+    for part in parts:
+        tensors = list(tensors_in(part))
+        if len(tensors) != len(call.layouts.outputs):
+            raise LayoutChanged(f"{call.path} gave another number of tensors than its plan says")
+        pairs = zip(tensors, call.layouts.outputs, strict=True)
+        shapes.add(tuple(_without(t.shape, layout.axis if layout else None) for t, layout in pairs))
+    if len(shapes) > 1:
+        raise LayoutChanged(f"{call.path} gave outputs of different shapes to different tickets")
+
+
+def _without(shape: torch.Size, axis: int | None) -> tuple[int, ...]:
+    return tuple(size for position, size in enumerate(shape) if position != axis)
 
 
 @dataclass

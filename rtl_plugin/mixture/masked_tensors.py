@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rtl_plugin.mixture.kernels import pack_words
+from rtl_plugin.mixture.kernel_words import KernelWords
 from rtl_plugin.mixture.scratch import Scratch
 from rtl_plugin.mixture.versions import Snapshot, snapshot
 from rtl_plugin.nested import tensors_in
@@ -53,7 +53,7 @@ class MaskedTensors:
         self._own: dict[Key, torch.Tensor] = {}
         self._stacks: dict[str, torch.Tensor] = {}
         self._derived: dict[str, Any] = {}
-        self._words: dict[str, torch.Tensor] = {}
+        self._words = KernelWords(tickets)
         self._shared_seen: Snapshot | None = None
         self._seen: dict[str, Snapshot] = {}
         self._cached_bytes = 0
@@ -100,11 +100,6 @@ class MaskedTensors:
         with torch.inference_mode(False), torch.no_grad():
             values = {name: self._base(first, name) for name in chosen}
             return {n: v.clone() if n in self._buffers else v for n, v in values.items()}
-
-    def forget(self) -> None:
-        """Make everything afresh: a forward pass wrote to what it was given."""
-        with self._lock:
-            self._drop(None)
 
     def take(
         self, ticket: str, names: Sequence[str], scratch: Scratch | None = None
@@ -169,22 +164,25 @@ class MaskedTensors:
 
     def has_room_for_stack(self, name: str) -> bool:
         """Whether the budget allows a masked copy for every ticket, all in one tensor."""
-        if self.budget is None or name not in self.masked or name in self._stacks:
+        if self.budget is None or name in self._stacks:
             return True
         needed = self.shared(name).nbytes * len(self._tickets)
         return self._cached_bytes + needed <= self.budget
 
-    def stack(self, name: str) -> torch.Tensor:
+    def stack(self, name: str) -> torch.Tensor | None:
         """The tensors of all tickets in one.
 
         Args:
             name: a parameter.
 
         Returns:
-            Tensor [T, ...] whose slices are what :meth:`take` gives from then on.
+            Tensor [T, ...] whose slices are what :meth:`take` gives from then on; None where the
+            budget has no room for it.
         """
         with self._lock, torch.inference_mode(False), torch.no_grad():
             if name not in self._stacks:
+                if not self.has_room_for_stack(name):
+                    return None
                 base = self.shared(name)
                 shape = (len(self._tickets), *base.shape)
                 stack = torch.empty(shape, dtype=base.dtype, device=base.device)
@@ -200,38 +198,38 @@ class MaskedTensors:
             return self._stacks[name]
 
     def words(self, name: str) -> torch.Tensor:
-        """All tickets' masks of one weight as the kernels read them, on the weight's device.
-
-        Args:
-            name: a masked parameter.
-
-        Returns:
-            int64 [T, ceil(K / 64), N] of the weight seen as a matrix [N, K].
-        """
-        device = self.shared(name).device
-        with self._lock, torch.inference_mode(False):
-            if name not in self._words or self._words[name].device != device:
-                masks = [ticket.masks[name].flatten(1) for ticket in self._tickets.values()]
-                self._words[name] = pack_words(masks).to(device)
-            return self._words[name]
+        """All tickets' masks of one weight as the kernels read them, see :class:`KernelWords`."""
+        return self._words.on(self.shared(name).device, name)
 
     def device_mask_bytes(self) -> int:
         """Bytes of masks in the kernels' form."""
-        return sum(words.nbytes for words in self._words.values())
+        return self._words.nbytes
 
-    def derived(self, key: str, make: Callable[[], Any]) -> Any:
+    def derived(self, key: str, generation: int, make: Callable[[], Any]) -> Any:
         """Something made of tickets' tensors, kept until one of them changes.
 
         Args:
             key: what it is.
+            generation: of the tensors that it is made of.
             make: makes it.
         """
-        generation = self.generation
         kept = self._derived.get(key)
         if kept is None or kept[0] != generation:
             with torch.inference_mode(False), torch.no_grad():
-                kept = self._derived[key] = (generation, make())
+                kept = generation, make()
+            with self._lock:
+                if generation == self.generation:  # else it is of no use to later calls
+                    self._derived[key] = kept
         return kept[1]
+
+    def table(self, name: str, generation: int) -> torch.Tensor:
+        """One small tensor of all tickets, [T, ...], such as a bias; no part of the budget."""
+
+        def make() -> torch.Tensor:
+            return torch.stack([self.take(ticket, [name])[0] for ticket in self._tickets])
+
+        made: torch.Tensor = self.derived(name, generation, make)
+        return made
 
     def table_bytes(self) -> int:
         """Bytes of tables that were derived from tickets' tensors."""
@@ -245,7 +243,8 @@ class MaskedTensors:
         """Bytes of converted state and copies of buffers that are held."""
         state = [value for ticket in self._tickets.values() for value in ticket.state.values()]
         held = {value.data_ptr() for value in state}
-        return sum(t.nbytes for t in self._own.values() if t.data_ptr() not in held)
+        own = list(self._own.values())
+        return sum(tensor.nbytes for tensor in own if tensor.data_ptr() not in held)
 
     def _weight(self, ticket: str, name: str, scratch: Scratch | None, total: int) -> torch.Tensor:
         key, nbytes = (ticket, name), self.shared(name).nbytes
@@ -290,7 +289,11 @@ class MaskedTensors:
         key = ticket, name
         own = self._own.get(key)
         if own is None:
-            own = self._own[key] = self._base(self._tickets[ticket], name)
+            generation = self.generation
+            own = self._base(self._tickets[ticket], name)
+            with self._lock:
+                if generation == self.generation:  # else it may be out of date already
+                    self._own[key] = own
         # A forward that writes to a buffer must reach neither the ticket nor another thread.
         return own.clone() if name in self._buffers else own
 

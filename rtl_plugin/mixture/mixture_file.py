@@ -34,10 +34,12 @@ def save_mixture(
         router: one of our routers, or None for a file without.
 
     Raises:
-        InvalidArgument: the router is no router of ours, or holds what only pickle could keep (an
+        InvalidArgument: the network keeps state that is no tensor, the router is no router of
+            ours, or it holds what only pickle could keep (an
             estimator, a function). Nothing was written then.
         OSError: the folder cannot be written.
     """
+    _check_all_is_tensors(model)
     weights = {name: value.detach() for name, value in _saved(model).items()}
     if router is not None:
         tensors: dict[str, torch.Tensor] = {}
@@ -130,6 +132,15 @@ def _decoded_router(
     return router
 
 
+def _check_all_is_tensors(model: nn.Module) -> None:
+    extra = [key for key in model.state_dict() if key.rpartition(".")[2] == "_extra_state"]
+    if extra:
+        raise InvalidArgument(
+            f"the network keeps {extra[0]!r} beside its tensors (get_extra_state), which the file "
+            "cannot hold and a loaded network would lack: keep such values in buffers"
+        )
+
+
 def _saved(model: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(model.named_parameters()), **persistent_buffers(model)}
 
@@ -146,6 +157,11 @@ def _check_weights(
             "the model as it was built for the saved mixture"
         )
     for name, value in weights.items():
+        if own[name].dtype != value.dtype:
+            raise StructureMismatch(
+                f"{path}: {name!r} is {value.dtype} in the file and {own[name].dtype} in the "
+                "model: load into a model of the file's dtype, and convert the mixture afterwards"
+            )
         if own[name].shape != value.shape:
             raise StructureMismatch(
                 f"{path}: {name!r} has shape {tuple(value.shape)} in the file and "

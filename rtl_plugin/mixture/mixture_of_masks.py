@@ -1,8 +1,9 @@
 """One module that runs every sample of a batch through its own ticket."""
 
 import os
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -13,11 +14,21 @@ from rtl_plugin.mixture.memory import Memory, memory_of
 from rtl_plugin.mixture.mixture_file import load_mixture, save_mixture
 from rtl_plugin.mixture.routed_call import RoutedCall, checked_fallback
 from rtl_plugin.mixture.router_checks import check_router
-from rtl_plugin.mixture.strategies import make_strategy
+from rtl_plugin.mixture.rows import copied
+from rtl_plugin.mixture.strategies import Strategy, make_strategy
+from rtl_plugin.mixture.structure_stamp import StructureStamp, structure_stamp
 from rtl_plugin.mixture.ticket_choice import Tickets, is_one_ticket, ticket_indices, ticket_named
 from rtl_plugin.routing import Router
 from rtl_plugin.routing.contract import batch_size
 from rtl_plugin.tickets import TicketSet
+
+
+class _Served(NamedTuple):
+    """What runs a network, and how the network was built then."""
+
+    stamp: StructureStamp
+    strategy: Strategy
+    dense: DenseNetwork
 
 
 class MixtureOfMasks(nn.Module):
@@ -92,9 +103,28 @@ class MixtureOfMasks(nn.Module):
         # Not registered as a submodule: eval() of the mixture must not change the user's model.
         self._held = (model, lean, router)
         self._asked = (strategy, budget, checked_fallback(fallback, lean))
-        self._strategy = make_strategy(strategy, model, lean, budget)
-        self._dense = DenseNetwork(model)
+        self._lock = threading.Lock()
+        self._served = self._made(structure_stamp(model))
         self.training = False
+
+    def _made(self, stamp: StructureStamp) -> _Served:
+        model, tickets, _ = self._held
+        strategy, budget, _ = self._asked
+        return _Served(stamp, make_strategy(strategy, model, tickets, budget), DenseNetwork(model))
+
+    def _serving(self) -> _Served:
+        """What runs the network as it is built now: modules may be exchanged, or moved."""
+        stamp = structure_stamp(self.model)
+        if not stamp.same(self._served.stamp):
+            with self._lock:
+                if not stamp.same(self._served.stamp):
+                    self.tickets.check_fits(self.model)
+                    self._served = self._made(stamp)
+        return self._served
+
+    @property
+    def _strategy(self) -> Strategy:
+        return self._serving().strategy
 
     @property
     def model(self) -> nn.Module:
@@ -150,11 +180,10 @@ class MixtureOfMasks(nn.Module):
                 the number of tickets is not the batch size, or an output of a mixed batch is not
                 batch first.
         """
-        x = inputs[0] if inputs else kwargs
         if tickets is None:
-            router, fallback = self._held[2], self._asked[2]
-            routed = RoutedCall(self._strategy, self.tickets, router, fallback, self._dense)
-            return routed.run((inputs, kwargs), context)
+            serving, router, fallback = self._serving(), self._held[2], self._asked[2]
+            call = RoutedCall(serving.strategy, self.tickets, router, fallback, serving.dense)
+            return call.run((inputs, kwargs), context)
         if context is not None:
             raise InvalidArgument(
                 "tickets= leaves a router nothing to decide, so context= would be ignored: give "
@@ -162,7 +191,7 @@ class MixtureOfMasks(nn.Module):
             )
         if is_one_ticket(tickets):
             return self._strategy.run(ticket_named(self.tickets, tickets), inputs, kwargs)
-        size = batch_size(x)
+        size = batch_size((inputs, kwargs))
         indices = ticket_indices(self.tickets, tickets, size)
         return self._strategy.run_mixed(indices, inputs, kwargs)
 
@@ -180,7 +209,8 @@ class MixtureOfMasks(nn.Module):
         Raises:
             InvalidArgument: an output is not one value a sample.
         """
-        columns = [self._strategy.run(name, (x, *args), kwargs) for name in self.tickets]
+        strategy, inputs = self._strategy, ((x, *args), kwargs)
+        columns = [strategy.run(name, *copied(inputs)) for name in self.tickets]
         size = batch_size(x)
         for name, column in zip(self.tickets, columns, strict=True):
             if not isinstance(column, torch.Tensor) or column.numel() != size:
@@ -221,7 +251,7 @@ class MixtureOfMasks(nn.Module):
             and for every layer with masks the way it runs and why.
         """
         if inputs or kwargs:
-            size = batch_size(inputs[0] if inputs else kwargs)
+            size = batch_size((inputs, kwargs))
             turns = torch.arange(size) % len(self.tickets)
             with torch.no_grad():
                 self._strategy.run_mixed(turns, inputs, kwargs)

@@ -21,8 +21,10 @@ def _why_not(runner: Runner, names: tuple[str, ...], call: UnitCall) -> str | No
 
 def _run(runner: Runner, names: tuple[str, ...], call: UnitCall) -> torch.Tensor:
     x: torch.Tensor = call.args[0]
-    scale, shift = runner.tensors.derived(call.path, lambda: _tables(runner, names, call.path))
-    rows = call.dispatch.ticket_of_row(x.shape[0] // call.dispatch.size).to(x.device)
+    scale, shift = runner.tensors.derived(
+        call.path, runner.workspace.generation, lambda: _tables(runner, names, call.path)
+    )
+    rows = call.dispatch.ticket_of_row(x.device, x.shape[0] // call.dispatch.size)
     shape = (x.shape[0], x.shape[1], *(1,) * (x.dim() - 2))
     return torch.addcmul(shift[rows].view(shape), x, scale[rows].view(shape))
 

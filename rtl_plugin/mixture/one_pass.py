@@ -1,10 +1,7 @@
 """The fast strategies: sort the batch by ticket, pass it once, restore its order."""
 
 import functools
-import operator
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,12 +13,12 @@ from rtl_plugin.mixture.dispatch import Dispatch, dispatch, one_ticket_dispatch
 from rtl_plugin.mixture.explanation import explained
 from rtl_plugin.mixture.layer_choice import NETWORK, LayerChoice
 from rtl_plugin.mixture.layout_probe import Inputs, Pass, Plan, make_plan, sample_count
-from rtl_plugin.mixture.masked_pass import MaskedPass
+from rtl_plugin.mixture.masked_pass import LayoutChanged, MaskedPass
 from rtl_plugin.mixture.masked_tensors import MaskedTensors
 from rtl_plugin.mixture.plan_book import MAX_LOOKS, PlanBook
 from rtl_plugin.mixture.reference import masked_copy
 from rtl_plugin.mixture.replica import check_no_stored_references
-from rtl_plugin.mixture.rows import join_rows
+from rtl_plugin.mixture.rows import copied, join_rows
 from rtl_plugin.mixture.runner import Runner
 from rtl_plugin.mixture.signature import Indescribable, close, signature
 from rtl_plugin.mixture.workspace import ROOT, Workspace, outermost, owners, padding_encoders
@@ -29,16 +26,6 @@ from rtl_plugin.nested import tensors_in
 from rtl_plugin.tickets import TicketSet
 
 _WRITES = "the forward pass writes to its buffers, so every call gets its own"
-
-
-@dataclass
-class _Made:
-    """A thread's workspace and what it was made of."""
-
-    workspace: Workspace
-    tensors: MaskedTensors
-    differing: tuple[str, ...]
-    generation: int
 
 
 class OnePassStrategy:
@@ -69,13 +56,11 @@ class OnePassStrategy:
         check_no_stored_references(model, tickets.shapes)
         self.name = choice.name
         self._model, self._tickets, self.choice = model, tickets, choice
-        self._budget = budget
+        self.tensors = MaskedTensors(model, tickets, budget)
         self._plans = PlanBook()
-        self._lock = threading.Lock()
         self._local = threading.local()
         self._stateful = False
-        self._modules: tuple[nn.Module, ...] = ()
-        self._begin(tickets)
+        self.tensors.begin_run(tickets)
         self._workspace()
 
     def run(self, ticket: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -89,7 +74,7 @@ class OnePassStrategy:
         Returns:
             The network's output.
         """
-        self._begin([ticket])
+        self.tensors.begin_run([ticket])
         if not self.tensors.keeps(self.tensors.differing, [ticket]):
             # Masking the whole network would take a copy of it; layer by layer it takes a layer.
             output = self._layer_by_layer(ticket, args, kwargs)
@@ -120,21 +105,22 @@ class OnePassStrategy:
         if batch.on_host and len(batch.spans) == 1:
             return self.run(names[batch.spans[0].ticket], args, kwargs)
         active = [names[span.ticket] for span in batch.spans] if batch.on_host else names
-        self._begin(active)
+        self.tensors.begin_run(active)
         inputs: Inputs = batch.sorted((args, kwargs))
         plan = self.plan(inputs, batch.size)
         if not plan.one_pass:
-            only = {"a pass a ticket": lambda: self._loop(batch, inputs)}
-            return self.choice.fastest((NETWORK, None), batch, only)
-        ways = {"one pass": lambda: batch.restored(self._one_pass(plan, batch, inputs))}
+            only = {"a pass a ticket": lambda given: self._loop(batch, given)}
+            return self.choice.fastest((NETWORK, None), batch, only, inputs)
+        ways = {"one pass": lambda given: batch.restored(self._one_pass(plan, batch, given))}
         if self.tensors.keeps(self.tensors.differing, active):
             # Else a pass a ticket would take a masked copy of the network where none is to be kept.
-            ways["a pass a ticket"] = lambda: self._loop(batch, inputs)
+            ways["a pass a ticket"] = lambda given: self._loop(batch, given)
         try:
-            return self.choice.fastest((NETWORK, signature(inputs, batch.size)), batch, ways)
+            kind = NETWORK, signature(inputs, batch.size)
+            return self.choice.fastest(kind, batch, ways, inputs)
         except MaskBypassed as error:
-            self._give_up(inputs, batch.size, error)
-            return self._loop(batch, inputs)
+            self._give_up(plan, inputs, batch.size, error)
+            return self._loop(batch, batch.sorted((args, kwargs)))
 
     def plan(self, inputs: Inputs, size: int) -> Plan:
         """How this kind of input passes, found out when it is first seen.
@@ -156,10 +142,12 @@ class OnePassStrategy:
             self._plans.looked(key, plan)
         return plan
 
-    def _give_up(self, inputs: Inputs, size: int, error: MaskBypassed) -> None:
+    def _give_up(self, plan: Plan, inputs: Inputs, size: int, error: MaskBypassed) -> None:
         """A batch did in the network what the samples that were looked at did not do."""
-        plan = Plan((ROOT,), notes=(f"a later batch was not as the first ones: {error}",))
-        self._plans.keep((signature(inputs, size), self.tensors.differing), plan)
+        key = signature(inputs, size), self.tensors.differing
+        if self._plans.get(key) is plan:  # else the tickets changed meanwhile
+            note = f"a later batch was not as the first ones: {error}"
+            self._plans.keep(key, Plan((ROOT,), notes=(note,)))
 
     def export(self, ticket: str) -> nn.Module:
         """The network with one ticket's masks folded in, a snapshot in eval mode.
@@ -184,17 +172,6 @@ class OnePassStrategy:
             "scratch": self._workspace().scratch.nbytes,
         }
 
-    def _begin(self, active: Iterable[str]) -> None:
-        """See what has changed since the last call: values, and modules that were exchanged."""
-        modules = tuple(self._model.modules())
-        if len(modules) != len(self._modules) or any(map(operator.is_not, modules, self._modules)):
-            self._tickets.check_fits(self._model)
-            with self._lock:
-                self.tensors = MaskedTensors(self._model, self._tickets, self._budget)
-                self._plans.clear()
-                self._modules = modules
-        self.tensors.begin_run(active)
-
     def _layer_by_layer(
         self, ticket: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any] | None:
@@ -210,7 +187,7 @@ class OnePassStrategy:
         try:
             return (self._one_pass(plan, batch, (args, kwargs)),)
         except MaskBypassed as error:
-            self._give_up((args, kwargs), size, error)
+            self._give_up(plan, (args, kwargs), size, error)
             return None
 
     def _made_plan(self, inputs: Inputs, size: int) -> Plan:
@@ -257,7 +234,7 @@ class OnePassStrategy:
         batch = dispatch(torch.arange(samples) % len(self._tickets), len(self._tickets))
         few = batch.sorted(few)
         # In the grad mode of the call: torch's encoders take another path under no_grad.
-        one = batch.restored(self._one_pass(plan, batch, few))
+        one = batch.restored(self._one_pass(plan, batch, copied(few)))
         return close(one, self._loop(batch, few))
 
     def _recorded(self, ticket: str, units: tuple[str, ...], inputs: Inputs) -> Pass:
@@ -265,16 +242,17 @@ class OnePassStrategy:
         seen = Pass(lambda path, forward, *given: runner.unit(path, ticket, forward, *given))
         with torch.no_grad():
             output, wrote = runner.passing(units, seen, *inputs)
-        if wrote:
-            self._stateful = True
-            self.tensors.forget()
+        self._stateful = self._stateful or wrote
         seen.outputs[ROOT] = [list(tensors_in(output))]
         return seen
 
     def _one_pass(self, plan: Plan, batch: Dispatch, inputs: Inputs) -> Any:
         runner = Runner(self._workspace(), self.tensors)
         session = MaskedPass(runner, self._tickets.names, plan, batch, self.choice.run_layer)
-        output, _ = runner.passing(plan.units, session, *inputs)
+        output, wrote = runner.passing(plan.units, session, *inputs)
+        if wrote:
+            self._stateful = True
+            raise LayoutChanged(_WRITES)
         session.check_complete()
         return output
 
@@ -290,21 +268,18 @@ class OnePassStrategy:
     def _whole(self, ticket: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         runner = Runner(self._workspace(), self.tensors)
         output, wrote = runner.whole(ticket, args, kwargs)
-        if wrote:
-            # Its forward counts or averages: what it wrote to must reach no other call.
-            self._stateful = True
-            self.tensors.forget()
+        # Its forward counts or averages: from now on every call has a workspace of its own.
+        self._stateful = self._stateful or wrote
         return output
 
     def _workspace(self) -> Workspace:
-        made: _Made | None = getattr(self._local, "made", None)
+        made: Workspace | None = getattr(self._local, "made", None)
         tensors, generation = self.tensors, self.tensors.generation
-        if made is not None and not self._stateful and made.tensors is tensors:
-            if made.differing == tensors.differing:
-                if made.generation != generation:
-                    made.workspace.share(tensors.common())
-                    made.generation = generation
-                return made.workspace
-        workspace = Workspace(self._model, tensors.differing, tensors.common())
-        self._local.made = _Made(workspace, tensors, tensors.differing, generation)
+        if made is not None and not self._stateful and made.names == tensors.differing:
+            if made.generation != generation:
+                made.share(tensors.common(), generation)
+            return made
+        workspace = Workspace(self._model, tensors.differing)
+        workspace.share(tensors.common(), generation)
+        self._local.made = workspace
         return workspace

@@ -13,9 +13,9 @@ from rtl_plugin.extras import require
 from rtl_plugin.mixture.export_inputs import (
     ExportInputs,
     check_same,
+    expected_outputs,
     first_lines,
     known_warnings,
-    outputs_of,
 )
 
 _ONE_FILE = 2**31 - 1  # bytes: more than protobuf can hold in one message
@@ -147,7 +147,7 @@ def run_and_compare(content: bytes, plain: nn.Module, inputs: ExportInputs) -> d
     for given in inputs.sizes():
         seen = _in_onnxruntime(session, given)
         differences[given.rows] = check_same(
-            outputs_of(plain, given), seen, given, "the ONNX file in onnxruntime"
+            expected_outputs(plain, given), seen, given, "the ONNX file in onnxruntime"
         )
     return differences
 

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.mixture.dense_network import DenseNetwork
 from rtl_plugin.mixture.router_checks import checked_decision, checked_output_decision
-from rtl_plugin.mixture.rows import average_rows, join_rows, run_weighted, take_rows
+from rtl_plugin.mixture.rows import average_rows, copied, join_rows, run_weighted, take_rows
 from rtl_plugin.mixture.strategies import Strategy
 from rtl_plugin.mixture.ticket_choice import ticket_indices, ticket_named
 from rtl_plugin.routing.contract import RoutingDecision, needs_outputs
@@ -80,35 +82,47 @@ class RoutedCall:
         Raises:
             InvalidArgument: there is no router, or its decision does not fit batch or tickets.
         """
-        args, kwargs = inputs
         if self.router is not None and needs_outputs(self.router):
-            outputs = [self.strategy.run(name, args, kwargs) for name in self.tickets]
+            outputs = [self.strategy.run(name, *copied(inputs)) for name in self.tickets]
             stacked = stack_outputs(outputs)
             decision = checked_output_decision(self.router, self.tickets, stacked, context)
-            return self._carried_out(decision, inputs, lambda chosen: _answer(outputs, chosen))
+
+            def answer(chosen: RoutingDecision, rows: torch.Tensor | None) -> Any:
+                taken = outputs if rows is None else [take_rows(o, rows, len(o)) for o in outputs]
+                return _answer(taken, chosen)
+
+            return self._carried_out(decision, inputs, answer)
+        args, kwargs = inputs
         x = args[0] if args else kwargs
         decision = checked_decision(self.router, self.tickets, x, context)
-        return self._carried_out(decision, inputs, lambda chosen: self._computed(chosen, inputs))
+
+        def compute(chosen: RoutingDecision, rows: torch.Tensor | None) -> Any:
+            size = decision.batch_size
+            return self._computed(chosen, inputs if rows is None else take_rows(inputs, rows, size))
+
+        return self._carried_out(decision, inputs, compute)
 
     def _carried_out(
-        self, decision: RoutingDecision, inputs: Inputs, answer: Callable[[RoutingDecision], Any]
+        self,
+        decision: RoutingDecision,
+        inputs: Inputs,
+        answer: Callable[[RoutingDecision, torch.Tensor | None], Any],
     ) -> Any:
+        """Answer known samples (rows of the batch, None for all) and send the others elsewhere."""
         check_fallback(decision, self.fallback)
         if decision.fallback is None or self.fallback is None:
-            return answer(decision)
+            return answer(decision, None)
         if self.fallback != DENSE:
             position = self.tickets.names.index(self.fallback)
-            return answer(fallback_to_ticket(decision, position))
+            return answer(fallback_to_ticket(decision, position), None)
         split = split_fallback(decision, self.fallback)
         if not split.fallback_rows.numel():
-            return answer(split.known)
+            return answer(split.known, None)
         size = decision.batch_size
         unknown = self.dense.run(*take_rows(inputs, split.fallback_rows, size))
         if not split.known_rows.numel():
             return unknown
-        # What tickets computed for the others may be at hand already, so it is taken from all.
-        answered = answer(fallback_to_ticket(decision, 0))
-        known = take_rows(answered, split.known_rows, size)
+        known = answer(split.known, split.known_rows)
         return join_rows([known, unknown], [split.known_rows, split.fallback_rows], size)
 
     def _computed(self, decision: RoutingDecision, inputs: Inputs) -> Any:

@@ -101,6 +101,23 @@ def join_rows(parts: Sequence[Any], rows: Sequence[torch.Tensor], size: int) -> 
     return _combined(parts, join)
 
 
+def copied(nested: Any) -> Any:
+    """Inputs for one of several runs: a forward may write into what it is given.
+
+    Args:
+        nested: nested tensors.
+
+    Returns:
+        The same nesting with copies; gradients flow back through them.
+
+    Example:
+        >>> x = torch.zeros(1)
+        >>> _ = copied([x])[0].add_(1); x
+        tensor([0.])
+    """
+    return map_tensors(torch.clone, nested)
+
+
 def check_has_tensors(output: Any) -> None:
     """Refuse an output whose rows nobody can put together.
 
@@ -150,7 +167,7 @@ def run_weighted(
     chosen: list[torch.Tensor] = []
     for column in columns:
         rows = used[:, column].nonzero().flatten()
-        given = inputs if rows.numel() == size else take_rows(inputs, rows, size)
+        given = copied(inputs) if rows.numel() == size else take_rows(inputs, rows, size)
         parts.append(run(column, *given))
         chosen.append(rows)
 
@@ -190,8 +207,9 @@ def average_rows(outputs: Sequence[Any], weights: torch.Tensor) -> Any:
         _check_batch_first(pieces, [weights.shape[0]] * len(pieces))
         _check_averageable(pieces[0])
         stacked = torch.stack(pieces)  # [K, B, ...]
-        shape = (*weights.T.shape, *(1,) * (stacked.dim() - 2))
-        return (stacked * weights.T.reshape(shape).to(stacked)).sum(dim=0)
+        shares = weights.T.reshape(*weights.T.shape, *(1,) * (stacked.dim() - 2)).to(stacked)
+        # A ticket that has no say may have overflowed.
+        return torch.where(shares != 0, stacked * shares, 0).sum(dim=0)
 
     return _combined(outputs, average)
 

@@ -1,6 +1,7 @@
 """What makes two calls alike enough to share a plan, and two outputs equal."""
 
 import dataclasses
+import types
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -18,12 +19,19 @@ TOLERANCES = {
 }
 
 
+# Hashed by identity, and the same object whenever the same is meant.
+_ONE_OF_A_KIND = (
+    *(type, types.FunctionType, types.BuiltinFunctionType, types.EllipsisType),
+    *(torch.dtype, torch.layout, torch.memory_format),
+)
+
+
 class Indescribable(MaskBypassed):
-    """An input that cannot be compared with that of another call."""
+    """An input that cannot be compared with that of another call, or is another at each."""
 
 
 def signature(inputs: Any, size: int) -> Hashable:
-    """Shapes but for the batch, dtypes, devices and plain options of a call.
+    """Shapes but for the batch, dtypes, devices and plain options of a call, but for floats.
 
     Args:
         inputs: args and kwargs of a network's forward.
@@ -55,7 +63,10 @@ def _described(part: Any, size: int) -> Hashable:
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
         fields = [(f.name, getattr(part, f.name, None)) for f in dataclasses.fields(part)]
         return type(part), tuple((name, _described(value, size)) for name, value in fields)
-    if not isinstance(part, Hashable):
+    if isinstance(part, float):  # a number may be another at every call, a timestep for example
+        return float
+    plain = part is None or isinstance(part, _ONE_OF_A_KIND)
+    if not plain and (not isinstance(part, Hashable) or type(part).__hash__ is object.__hash__):
         raise Indescribable(f"an input of type {type(part).__name__} may be another at every call")
     return type(part), part
 

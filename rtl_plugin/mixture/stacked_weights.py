@@ -4,9 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
+from rtl_plugin.errors import MaskBypassed
 from rtl_plugin.mixture import kernels
 from rtl_plugin.mixture.masked_pass import UnitCall
 from rtl_plugin.mixture.runner import Runner
+
+
+class NoRoom(MaskBypassed):
+    """Another thread took the room that a call had seen."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,9 @@ def why_not_stacked(runner: Runner, weight: str | None) -> str | None:
     """
     if weight is None:
         return "its weight is the same in all tickets"
-    if weight not in runner.tensors.masked or runner.tensors.has_room_for_stack(weight):
+    if runner.tensors.has_room_for_stack(weight):
         return None
-    if runner.tensors.is_private(weight):
+    if weight not in runner.tensors.masked or runner.tensors.is_private(weight):
         return "its weight is private, and the budget has no room for all tickets' copies"
     reason = kernels.why_not(runner.tensors.shared(weight).device)
     return reason and f"the budget has no room for all tickets' copies, and {reason}"
@@ -61,18 +66,18 @@ def stacked(runner: Runner, call: UnitCall, weight: str) -> Stacked:
     """
     tensors, dispatch = runner.tensors, call.dispatch
     device = tensors.shared(weight).device
-    if weight not in tensors.masked or tensors.has_room_for_stack(weight):
-        return Stacked(tensors.stack(weight), dispatch.offsets.to(device), None)
+    kept = tensors.stack(weight)
+    if kept is not None:
+        return Stacked(kept, dispatch.offsets_on(device), None)
+    if weight not in tensors.masked or not kernels.available(device):
+        raise NoRoom(f"the budget's room for {weight!r} was taken meanwhile")
     base = tensors.shared(weight).detach()
     words = tensors.words(weight)
     if dispatch.on_host:  # fewer tickets than there are, usually
-        active = [span.ticket for span in dispatch.spans]
-        edges = [0, *(span.stop for span in dispatch.spans)]
-        tickets = torch.tensor(active, dtype=torch.int32).to(device)
-        offsets = torch.tensor(edges, dtype=torch.int32).to(device)
+        tickets, offsets = dispatch.active_on(device)
     else:
         tickets = torch.arange(words.shape[0], dtype=torch.int32, device=device)
-        offsets = dispatch.offsets
+        offsets = dispatch.offsets_on(device)
     matrix = base.reshape(base.shape[0], -1)
     scratch = runner.workspace.scratch
     scratch.release()

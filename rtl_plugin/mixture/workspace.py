@@ -39,12 +39,11 @@ class Workspace:
     Args:
         model: the network.
         names: parameters and buffers that tickets bring their own tensors for.
-        common: all other tensors, detached: outputs carry no gradients to weights.
     """
 
-    def __init__(
-        self, model: nn.Module, names: Iterable[str], common: Mapping[str, torch.Tensor]
-    ) -> None:
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.generation = -1
         self.replica = storage_sharing_replica(model)
         self.scratch = Scratch()
         self.session: Session | None = None
@@ -68,10 +67,15 @@ class Workspace:
         self._units: tuple[str, ...] = ()
         self._original_forwards: dict[str, Forward | None] = {}
         self.clear(ROOT)
-        self.share(common)
 
-    def share(self, common: Mapping[str, torch.Tensor]) -> None:
-        """Put tensors in that hold for every ticket."""
+    def share(self, common: Mapping[str, torch.Tensor], generation: int = 0) -> None:
+        """Put tensors in that hold for every ticket.
+
+        Args:
+            common: all tensors but the tickets' own, detached: outputs carry no gradients to them.
+            generation: of the tickets' tensors that they go with.
+        """
+        self.generation = generation
         for name, tensor in common.items():
             for table, local in self._places[name]:
                 table[local] = tensor

@@ -60,7 +60,6 @@ class ClassifierRouter:
         classes: Mapping[Hashable, str] | None = None,
     ) -> None:
         self.tickets = checked_names(tickets)
-        self.classes = None if classes is None else dict(classes)
         if not isinstance(classifier, nn.Module) and not is_estimator(classifier):
             raise InvalidArgument(
                 "a classifier is an nn.Module or a scikit-learn estimator with predict_proba, "
@@ -71,7 +70,7 @@ class ClassifierRouter:
                 "classes= is for estimators: the columns of a module's logits are the tickets in "
                 "their order"
             )
-        self._set(classifier)
+        self._set(classifier, None if classes is None else dict(classes))
 
     def fit(
         self,
@@ -108,7 +107,6 @@ class ClassifierRouter:
         if not isinstance(self.classifier, nn.Module):
             if optimizer is not None:
                 raise InvalidArgument("an estimator trains by its own fit: leave optimizer= out")
-            self.classes = None
             batches = labelled_batches(x, groups, self.tickets)
             self._set(fitted_copy(self.classifier, batches(), self.tickets))
             return self
@@ -124,8 +122,9 @@ class ClassifierRouter:
                 f"a one-shot iterator cannot be passed over {plan.epochs} times: give a DataLoader "
                 "or a list of batches, or epochs=1"
             )
-        trained = detached_copy(self.classifier)
-        train_classifier(trained, batches, self.tickets, plan)
+        with torch.inference_mode(False):  # else the copy could not be trained
+            trained = detached_copy(self.classifier)
+            train_classifier(trained, batches, self.tickets, plan)
         self._set(trained)
         return self
 
@@ -163,9 +162,22 @@ class ClassifierRouter:
         Raises:
             InvalidArgument: the classifier is not fitted, or its answers do not fit.
         """
-        scores, are_scores = self._scored(x)
-        confidence = scores.softmax(dim=1).amax(dim=1) if are_scores else None
-        return RoutingDecision(indices=scores.argmax(dim=1), confidence=confidence)
+        return _likeliest(*self._scored(x))
+
+    def route_or_nan(self, x: Any, context: Any = None) -> RoutingDecision:
+        """As :meth:`route`, but one bad sample does not fail the others of its batch.
+
+        Args:
+            x: the network's first input, batch first.
+            context: not looked at.
+
+        Returns:
+            A decision in which samples that the classifier cannot score have confidence NaN.
+
+        Raises:
+            InvalidArgument: as :meth:`route`, except for NaN and infinity.
+        """
+        return _likeliest(*self._scored(x, strict=False))
 
     def saved_state(self) -> State:
         """Everything a file needs, see ``router_codec``.
@@ -201,32 +213,38 @@ class ClassifierRouter:
         own = getattr(skeleton, "classifier", None)
         return cls(saved_module(state, "classifier", own), names)
 
-    def _set(self, classifier: Any) -> None:
+    def _set(self, classifier: Any, classes: dict[Hashable, str] | None = None) -> None:
         runner: Callable[[Any], Any] | None = None
-        columns = None
         if isinstance(classifier, nn.Module):
             runner = EvalReplica(classifier)
         elif hasattr(classifier, "classes_"):
-            columns = class_columns(classifier, self.tickets, self.classes)
+            class_columns(classifier, self.tickets, classes)  # refuses other classes at once
         # One assignment: a thread that routes meanwhile sees the old classifier or the new one.
-        self._held = (classifier, runner, columns)
+        self._held = (classifier, runner, classes)
 
     @property
     def classifier(self) -> Any:
         """The user's classifier, or after :meth:`fit` the trained copy."""
         return self._held[0]
 
-    def _scored(self, x: Any) -> tuple[torch.Tensor, bool]:
+    @property
+    def classes(self) -> dict[Hashable, str] | None:
+        """An estimator's class -> ticket name, as given; None after :meth:`fit`."""
+        return self._held[2]
+
+    def _scored(self, x: Any, strict: bool = True) -> tuple[torch.Tensor, bool]:
         """Values [B, K] whose largest is the class, and whether they are scores."""
-        classifier, runner, columns = self._held
+        classifier, runner, classes = self._held
         size, count = batch_size(x), len(self.tickets)
         if runner is None:
-            if columns is None:
+            if not hasattr(classifier, "classes_"):
                 raise InvalidArgument(
                     f"{type(classifier).__name__} is not fitted (it has no classes_): call "
                     "fit(x, groups) first, or give a fitted classifier"
                 )
-            return estimator_scores(classifier, x, columns)
+            # Now, not at construction: the user may have fitted the estimator since.
+            columns = class_columns(classifier, self.tickets, classes)
+            return estimator_scores(classifier, x, columns, strict)
         logits = runner(x)
         came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         if came != (size, count) or not logits.is_floating_point():
@@ -234,7 +252,12 @@ class ClassifierRouter:
                 f"{type(classifier).__name__} must give floating logits {(size, count)} for "
                 f"{count} tickets, got {came}"
             )
-        if torch.isnan(logits).any():
+        if strict and torch.isnan(logits).any():
             raise InvalidArgument(f"{type(classifier).__name__} gave logits with NaN")
         wide = logits if logits.dtype == torch.float64 else logits.float()
         return wide.log_softmax(dim=1), True
+
+
+def _likeliest(scores: torch.Tensor, are_scores: bool) -> RoutingDecision:
+    confidence = scores.softmax(dim=1).amax(dim=1) if are_scores else None
+    return RoutingDecision(indices=scores.argmax(dim=1), confidence=confidence)

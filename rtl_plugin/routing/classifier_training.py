@@ -2,16 +2,18 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from rtl_plugin.arguments import whole_number
 from rtl_plugin.errors import InvalidArgument, TrainingDiverged
-from rtl_plugin.nested import tensors_in, to_device
+from rtl_plugin.nested import map_tensors, tensors_in, to_device
 from rtl_plugin.optimizers import OptimizerFactory, build_optimizer
 from rtl_plugin.randomness import derived_seed, forked
 from rtl_plugin.routing.group_keys import Batches, check_every_ticket
+from rtl_plugin.routing.number_arguments import seed_number
 from rtl_plugin.structure import device_of
 
 
@@ -38,7 +40,7 @@ class TrainingPlan:
 
     def __post_init__(self) -> None:
         whole_number("epochs", self.epochs, least=1)
-        whole_number("seed", self.seed, least=0)
+        seed_number(self.seed)
 
 
 def train_classifier(
@@ -73,7 +75,8 @@ def train_classifier(
                 if not len(positions):
                     continue  # the mean loss of no sample is NaN
                 counts += positions.bincount(minlength=len(tickets))
-                loss = _loss(module, to_device(x, device), positions.to(device), len(tickets))
+                given = to_device(_recordable(x), device)
+                loss = _loss(module, given, positions.to(device), len(tickets))
                 if not math.isfinite(loss.item()):
                     raise TrainingDiverged(
                         f"the classifier's loss is {loss.item()} in epoch {epoch + 1}: check the "
@@ -87,6 +90,13 @@ def train_classifier(
             check_every_ticket(counts, tickets)
         module.eval()
         module.zero_grad()
+
+
+def _recordable(x: Any) -> Any:
+    """What autograd can keep: a tensor that was made under ``inference_mode`` it cannot."""
+    if not any(tensor.is_inference() for tensor in tensors_in(x)):
+        return x
+    return map_tensors(torch.clone, x)
 
 
 def _loss(module: nn.Module, x: object, positions: torch.Tensor, count: int) -> torch.Tensor:

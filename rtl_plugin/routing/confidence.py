@@ -71,16 +71,19 @@ class ConfidenceRouter:
         Raises:
             InvalidArgument: the outputs or the callable's scores have another shape, or hold NaN.
         """
+        return self._scores(outputs, strict=True)
+
+    def _scores(self, outputs: torch.Tensor, strict: bool) -> torch.Tensor:
         if callable(self.score):
-            return self._own_scores(outputs, self.score)
-        logits = checked_scores(outputs, "C >= 2", self)
+            return self._own_scores(outputs, self.score, strict)
+        logits = checked_scores(outputs, "C >= 2", self, strict)
         if self.score == "energy":
             scores = logits.logsumexp(dim=2)
         else:
             log_p = logits.log_softmax(dim=2)
             # Zero times minus infinity would be NaN where a class is impossible.
             scores = (log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum(dim=2)
-        if torch.isnan(scores).any():
+        if strict and torch.isnan(scores).any():
             raise InvalidArgument(
                 f"the {self.score} of some outputs is not defined (infinite logits): return "
                 "finite class logits"
@@ -100,9 +103,29 @@ class ConfidenceRouter:
         Raises:
             InvalidArgument: as :meth:`scores`.
         """
-        best, indices = self.scores(outputs).max(dim=1)
-        confidence = 1 + best / math.log(outputs.shape[2]) if self.score == "entropy" else best
-        return RoutingDecision(indices=indices, confidence=confidence)
+        return self._surest(self.scores(outputs), outputs)
+
+    def decide_or_nan(self, outputs: torch.Tensor, context: Any = None) -> RoutingDecision:
+        """As :meth:`decide`, but one bad sample does not fail the others of its batch.
+
+        Args:
+            outputs: as for :meth:`scores`.
+            context: not looked at.
+
+        Returns:
+            A decision in which samples that rank no ticket have confidence NaN.
+
+        Raises:
+            InvalidArgument: as :meth:`scores`, except for NaN.
+        """
+        return self._surest(self._scores(outputs, strict=False), outputs)
+
+    def _surest(self, scores: torch.Tensor, outputs: torch.Tensor) -> RoutingDecision:
+        best, confidence = scores.max(dim=1).indices, scores.amax(dim=1)
+        if self.score == "entropy":
+            # Rounding alone takes uniform outputs below zero. NaN stays NaN.
+            confidence = (1 + confidence / math.log(outputs.shape[2])).clamp(0, 1)
+        return RoutingDecision(indices=best, confidence=confidence)
 
     def saved_state(self) -> State:
         """Everything a file needs, see ``router_codec``.
@@ -136,11 +159,12 @@ class ConfidenceRouter:
             raise DamagedFile(f"the saved router has the unknown score {score[:40]!r}")
         return cls(score)
 
-    def _own_scores(self, outputs: torch.Tensor, score: Score) -> torch.Tensor:
+    def _own_scores(self, outputs: torch.Tensor, score: Score, strict: bool) -> torch.Tensor:
         made = score(outputs)
         expected = tuple(outputs.shape[:2])
         fits = isinstance(made, torch.Tensor) and tuple(made.shape) == expected
-        if not fits or not made.is_floating_point() or torch.isnan(made).any():
+        fits = fits and made.is_floating_point()
+        if not fits or (strict and torch.isnan(made).any()):
             came = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, torch.Tensor) else made
             raise InvalidArgument(
                 f"score must give a floating tensor {expected} without NaN, got {came}"

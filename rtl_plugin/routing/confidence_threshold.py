@@ -1,6 +1,6 @@
 """Any router's confidence turned into a fallback for samples that no ticket knows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,10 +20,14 @@ from rtl_plugin.routing.saved_fields import State, field
 class ConfidenceThreshold:
     """Marks the samples that another router is less sure of than a threshold.
 
-    A sample at the threshold is known; one whose confidence is NaN is not.
+    A sample at the threshold is known; one whose confidence is NaN is not. So is one with NaN or
+    infinity in its features, logits or outputs, under the centroid, classifier, confidence and
+    one-vs-rest routers: it goes to the fallback, and does not fail the others of its batch.
 
     Args:
-        router: decides; its decisions must have a confidence.
+        router: decides; its decisions must have a confidence. Where it has ``route_or_nan`` (or
+            ``decide_or_nan``, where it decides from outputs), this is asked in place of ``route``:
+            it gives samples that it cannot rank the confidence NaN rather than raising.
         threshold: on that router's own scale, or None until :meth:`fit`.
 
     Raises:
@@ -109,7 +113,7 @@ class ConfidenceThreshold:
         if self.needs_outputs:
             raise refuse_route(self)
         self._required()
-        return self._marked(self.router.route(x, context))
+        return self._marked(self._asked("route")(x, context))
 
     def decide(self, outputs: torch.Tensor, context: Any = None) -> RoutingDecision:
         """As :meth:`route`, for an inner router that decides from outputs.
@@ -128,7 +132,7 @@ class ConfidenceThreshold:
         if not self.needs_outputs:
             raise refuse_decide(self)
         self._required()
-        return self._marked(self.router.decide(outputs, context))
+        return self._marked(self._asked("decide")(outputs, context))
 
     def saved_state(self) -> State:
         """Everything a file needs besides the inner router, see ``router_codec``."""
@@ -152,6 +156,10 @@ class ConfidenceThreshold:
         if threshold is not None and not abs(threshold) <= 1e300:
             raise DamagedFile(f"the saved router has the threshold {threshold}")
         return cls(inner, threshold)
+
+    def _asked(self, method: str) -> Callable[[Any, Any], RoutingDecision]:
+        plain: Callable[[Any, Any], RoutingDecision] = getattr(self.router, method)
+        return getattr(self.router, f"{method}_or_nan", plain)
 
     def _required(self) -> float:
         if self.threshold is None:

@@ -9,7 +9,7 @@ import torch
 
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.nested import tensors_in
-from rtl_plugin.routing.feature_space import features_of
+from rtl_plugin.routing.feature_space import features_of, finite_features
 from rtl_plugin.routing.group_keys import check_every_ticket
 
 _ANSWERS = ("predict_proba", "decision_function", "predict")
@@ -102,13 +102,16 @@ def class_columns(
     return columns
 
 
-def estimator_scores(estimator: Any, x: Any, columns: list[int]) -> tuple[torch.Tensor, bool]:
+def estimator_scores(
+    estimator: Any, x: Any, columns: list[int], strict: bool = True
+) -> tuple[torch.Tensor, bool]:
     """What a fitted estimator thinks of every ticket.
 
     Args:
         estimator: fitted.
         x: the network's first input; its first tensor is flattened to [B, D].
         columns: from :func:`class_columns`.
+        strict: refuse a batch with a sample that cannot be scored; else its scores are NaN.
 
     Returns:
         Floating tensor [B, K] on the input's device, and whether it is scores (log-probabilities
@@ -117,7 +120,10 @@ def estimator_scores(estimator: Any, x: Any, columns: list[int]) -> tuple[torch.
     Raises:
         InvalidArgument: features are not finite, or the answer is not one column a class.
     """
-    features = features_of(None, x)
+    if strict:
+        features, unknown = features_of(None, x), None
+    else:
+        features, unknown = finite_features(None, x)
     device = next(tensors_in(x)).device
     answer = next(name for name in _ANSWERS if hasattr(estimator, name))
     if not len(features):  # scikit-learn refuses a batch of none
@@ -131,14 +137,17 @@ def estimator_scores(estimator: Any, x: Any, columns: list[int]) -> tuple[torch.
         made = _table(given, len(columns), answer)
     pairwise = answer == "decision_function" and len(columns) > 2
     pairwise &= getattr(estimator, "decision_function_shape", None) == "ovo"
-    if pairwise or made.shape != (len(features), len(columns)) or np.isnan(made).any():
+    if pairwise or made.shape != (len(features), len(columns)) or (strict and np.isnan(made).any()):
         raise InvalidArgument(
             f"{type(estimator).__name__}.{answer} must give {(len(features), len(columns))} values "
             f"without NaN, got {given.shape}; of an SVC ask decision_function_shape='ovr'"
         )
     ordered = np.empty_like(made)
     ordered[:, columns] = made
-    return torch.from_numpy(ordered).to(device), answer != "predict"
+    scores = torch.from_numpy(ordered).to(device)
+    if unknown is not None:
+        scores = scores.masked_fill(unknown.unsqueeze(1), float("nan"))
+    return scores, answer != "predict"
 
 
 def _table(given: Any, count: int, answer: str) -> Any:

@@ -49,6 +49,42 @@ def features_of(space: FeatureSpace, x: Any) -> torch.Tensor:
         >>> features_of(None, torch.ones(2, 3, 4)).shape
         torch.Size([2, 12])
     """
+    rows = _rows(space, x)
+    finite = torch.isfinite(rows).all(dim=1)
+    if not finite.all():
+        bad = int((~finite).nonzero()[0])
+        raise InvalidArgument(
+            f"the features of sample {bad} of the batch hold NaN or infinity, which is near to no "
+            "ticket: clean the input, or check the feature space; ConfidenceThreshold sends such "
+            "samples to the fallback"
+        )
+    return rows
+
+
+def finite_features(space: FeatureSpace, x: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """As :func:`features_of`, but samples that are not finite are marked, not refused.
+
+    Args:
+        space: a module in eval mode, a function, or None for the input's first tensor.
+        x: the network's first input, batch first.
+
+    Returns:
+        Tensor [B, D], zeros for the marked samples, and bool tensor [B], True for these.
+
+    Raises:
+        InvalidArgument: the features are no real numbers, or not one row a sample.
+
+    Example:
+        >>> finite_features(None, torch.tensor([[float("nan")], [2.0]]))
+        (tensor([[0.],
+                [2.]]), tensor([ True, False]))
+    """
+    rows = _rows(space, x)
+    unknown = ~torch.isfinite(rows).all(dim=1)
+    return rows.masked_fill(unknown.unsqueeze(1), 0), unknown
+
+
+def _rows(space: FeatureSpace, x: Any) -> torch.Tensor:
     size = batch_size(x)
     with torch.no_grad():
         made = next(tensors_in(x)) if space is None else space(x)
@@ -60,11 +96,4 @@ def features_of(space: FeatureSpace, x: Any) -> torch.Tensor:
     if made.is_complex():
         raise InvalidArgument(f"features must be real numbers, got {made.dtype}")
     rows = made.detach().reshape(size, made.shape[1:].numel())
-    rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
-    if not torch.isfinite(rows).all():
-        bad = int((~torch.isfinite(rows).all(dim=1)).nonzero()[0])
-        raise InvalidArgument(
-            f"the features of sample {bad} of the batch hold NaN or infinity, which is near to no "
-            "ticket: clean the input, or check the feature space"
-        )
-    return rows
+    return rows if rows.dtype in (torch.float32, torch.float64) else rows.float()

@@ -1,6 +1,5 @@
 """Routers that learn from what became of their decisions: what they have in common."""
 
-import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -14,12 +13,13 @@ from rtl_plugin.nested import tensors_in
 from rtl_plugin.routing.contract import RoutingDecision, batch_size
 from rtl_plugin.routing.generators import OwnGenerator
 from rtl_plugin.routing.group_keys import checked_names
-from rtl_plugin.routing.number_arguments import number
+from rtl_plugin.routing.number_arguments import finite, number
 from rtl_plugin.routing.saved_fields import State, field, names_field, tensor_field
 
 Self = TypeVar("Self", bound="FeedbackRouter")
 # What can become of a request; the columns of every router's counts.
 BOTH, QUALITY_ONLY, LATENCY_ONLY, NEITHER = range(4)
+_MOST = 1e15  # more than anyone observes; above, adding one is lost in float64, and sums overflow
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,12 @@ class Outcome:
 
     def __post_init__(self) -> None:
         for name, value in (("latency_s", self.latency_s), ("quality", self.quality)):
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
+            plain = finite(value)
+            if plain is None:
                 raise InvalidArgument(
                     f"{name} of an outcome must be a finite number, got {value!r}"
                 )
+            object.__setattr__(self, name, plain)
         if self.latency_s < 0:
             raise InvalidArgument(f"latency_s of an outcome is negative: {self.latency_s}")
 
@@ -71,8 +73,10 @@ class Targets:
     quality: float
 
     def __post_init__(self) -> None:
-        number("latency_target", self.latency_s, 1e-12)
-        number("quality_target", self.quality, -1e300)
+        # Floats from the start: a target in float32 would be another one after save and load.
+        latency_s = number("latency_target", self.latency_s, 1e-12)
+        object.__setattr__(self, "latency_s", latency_s)
+        object.__setattr__(self, "quality", number("quality_target", self.quality, -1e300))
 
     def kind(self, outcome: Outcome) -> int:
         """Which targets an outcome meets.
@@ -181,15 +185,17 @@ class FeedbackRouter(ABC):
                 f"observe takes an Outcome(latency_s, quality), got a {type(outcome).__name__}"
             )
         with self._lock:
-            self._counts *= self.discount
-            self._counts[arm, self.targets.kind(outcome)] += 1
+            # Not in place: a router made under inference_mode could not be changed outside it.
+            counts = self._counts * self.discount
+            counts[arm, self.targets.kind(outcome)] += 1
+            self._counts = counts
 
     def saved_state(self) -> State:
         """Everything a file needs, see ``router_codec``: it goes on where it stood."""
         return {
             "tickets": self.tickets,
-            "latency_target": float(self.targets.latency_s),
-            "quality_target": float(self.targets.quality),
+            "latency_target": self.targets.latency_s,
+            "quality_target": self.targets.quality,
             "options": self._options(),
             "counts": self.counts(),
             "generator": self._generator.state(),
@@ -218,6 +224,8 @@ class FeedbackRouter(ABC):
         counts = tensor_field(state, "counts", (len(router.tickets), 4), torch.float64)
         if (counts < 0).any():
             raise DamagedFile("the saved router has negative counts")
+        if (counts > _MOST).any():
+            raise DamagedFile(f"the saved router has counts over {_MOST:.0e}")
         router._counts = counts.clone()
         router._generator.restore(field(state, "generator", torch.Tensor))
         return router

@@ -5,15 +5,15 @@ from typing import Any
 
 import torch
 
-from rtl_plugin.arguments import whole_number
 from rtl_plugin.errors import DamagedFile
+from rtl_plugin.routing.number_arguments import seed_number
 
 
 class OwnGenerator:
     """A generator with a lock; what the caller draws elsewhere neither changes it nor sees it.
 
     Args:
-        seed: a whole number of at least 0 for a reproducible stream, or None for another one
+        seed: a whole number in 0..2**63 - 1 for a reproducible stream, or None for another one
             every time.
 
     Raises:
@@ -31,7 +31,7 @@ class OwnGenerator:
         if seed is None:
             self._generator.seed()
         else:
-            self._generator.manual_seed(whole_number("seed", seed, least=0) % 2**63)
+            self._generator.manual_seed(seed_number(seed))
 
     def uniform(self, *shape: int) -> torch.Tensor:
         """Numbers in [0, 1).

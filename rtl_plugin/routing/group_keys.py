@@ -1,6 +1,7 @@
 """Samples with the ticket that each belongs to: what trainable routers learn from."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+import operator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -59,23 +60,60 @@ def ticket_positions(groups: Any, tickets: tuple[str, ...], size: int) -> torch.
         >>> ticket_positions(["street", "indoor"], ("indoor", "street"), 2)
         tensor([1, 0])
     """
-    listed = groups.tolist() if hasattr(groups, "tolist") else groups
-    if isinstance(listed, (str, bytes)) or not isinstance(listed, Collection):
-        listed = [listed] * size
+    listed = listed_keys("groups", groups, size)
     if len(listed) != size:
         raise InvalidArgument(f"{len(listed)} groups for a batch of {size} samples: give one each")
     known = {name: k for k, name in enumerate(tickets)}
     positions = []
     for key in listed:
-        position = known.get(key) if isinstance(key, str) else key
-        number = isinstance(position, int) and not isinstance(position, bool)
-        if position is None or not number or not 0 <= position < len(tickets):
+        position = known.get(key) if isinstance(key, str) else _whole(key)
+        if position is None or not 0 <= position < len(tickets):
             raise UnknownTicket(
                 f"group {key!r} is neither a ticket nor a position in 0..{len(tickets) - 1}; the "
                 f"tickets are {list(tickets)}"
             )
         positions.append(position)
     return torch.tensor(positions, dtype=torch.long)
+
+
+def listed_keys(name: str, given: Any, size: int) -> Sequence[Any]:
+    """One key a sample.
+
+    Args:
+        name: of the argument, for the message.
+        given: a sequence, tensor or array of keys, or one key for the whole batch.
+        size: B, how often one key stands for.
+
+    Returns:
+        The keys in their order, numbers out of tensors and arrays as Python's own.
+
+    Raises:
+        InvalidArgument: a set, a dict or the like, which says of no key whose it is.
+
+    Example:
+        >>> listed_keys("context", torch.tensor([1, 0]), 2), listed_keys("context", "a", 2)
+        ([1, 0], ['a', 'a'])
+    """
+    listed = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(listed, (str, bytes)) or not isinstance(listed, Collection):
+        return [listed] * size
+    if not isinstance(listed, Sequence):
+        raise InvalidArgument(
+            f"{name} must be one key, or a sequence, tensor or array with one key a sample, got a "
+            f"{type(given).__name__}, which gives samples no keys in order"
+        )
+    return [key.tolist() if isinstance(key, torch.Tensor) else key for key in listed]
+
+
+def _whole(key: Any) -> int | None:
+    """A key as position, or None: also one of numpy's integers, but no bool."""
+    plain = key.tolist() if hasattr(key, "tolist") else key
+    if isinstance(plain, bool):
+        return None
+    try:
+        return operator.index(plain)
+    except TypeError:
+        return None
 
 
 def labelled_batches(
@@ -88,7 +126,8 @@ def labelled_batches(
             an iterable of batches ``(x, groups)`` such as a DataLoader.
         groups: see :func:`ticket_positions`, or None.
         tickets: all names, in order.
-        rows: for one batch: cut it into batches of so many rows, in a new order at every pass.
+        rows: for one batch: cut it into batches of so many rows, in a new order at every pass. A
+            last one of a single row joins the one before it: batch norm cannot train on it.
 
     Returns:
         A function whose every call is one pass over ``(x, int64 tensor [B])``.
@@ -139,7 +178,10 @@ def _shuffled(
 
         return map_tensors(take, x)
 
-    for chosen in torch.randperm(size).split(rows):
+    parts = list(torch.randperm(size).split(rows))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    for chosen in parts:
         yield taken(chosen), positions[chosen]
 
 

@@ -1,12 +1,13 @@
 """The group of every sample is known: the router of the paper."""
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
 
 from rtl_plugin.errors import DamagedFile, InvalidArgument, UnknownTicket
 from rtl_plugin.routing.contract import RoutingDecision, batch_size
+from rtl_plugin.routing.group_keys import checked_names, listed_keys
 from rtl_plugin.routing.saved_fields import State, field, names_field
 
 
@@ -18,6 +19,7 @@ class KnownGroupRouter:
         mapping: context key -> ticket name, where keys are not the names themselves.
 
     Raises:
+        InvalidArgument: the tickets are no list of different names.
         UnknownTicket: the mapping leads to a name that is no ticket.
 
     Example:
@@ -32,7 +34,7 @@ class KnownGroupRouter:
     def __init__(
         self, tickets: Iterable[str], mapping: Mapping[Hashable, str] | None = None
     ) -> None:
-        self.tickets = tuple(tickets)
+        self.tickets = checked_names(tickets)
         position = {name: k for k, name in enumerate(self.tickets)}
         keys = mapping if mapping is not None else {name: name for name in self.tickets}
         for key, name in keys.items():
@@ -50,10 +52,11 @@ class KnownGroupRouter:
             context: one key for the whole batch, or a sequence, array or integer tensor of B keys.
 
         Returns:
-            One index a sample.
+            One index a sample, in a tensor on the CPU whatever the device of ``x``.
 
         Raises:
-            InvalidArgument: there is no context, or its length is not the batch's.
+            InvalidArgument: there is no context, it is a set or a dict, or its length is not the
+                batch's.
             UnknownTicket: a key is unknown.
         """
         if context is None:
@@ -61,7 +64,7 @@ class KnownGroupRouter:
                 "KnownGroupRouter needs context=: the group of the batch, or one a sample"
             )
         size = batch_size(x)
-        keys = self._keys(context, size)
+        keys = listed_keys("context", context, size)
         if len(keys) != size:
             raise InvalidArgument(f"context has {len(keys)} keys for a batch of {size} samples")
         for key in keys:
@@ -103,8 +106,3 @@ class KnownGroupRouter:
         if not all(type(k) is int and 0 <= k < len(names) for k in index.values()):
             raise DamagedFile("the saved router maps a key to no ticket")
         return cls(names, {key: names[k] for key, k in index.items()})
-
-    def _keys(self, context: Any, size: int) -> Collection[Any]:
-        listed = context.tolist() if hasattr(context, "tolist") else context
-        alone = isinstance(listed, (str, bytes)) or not isinstance(listed, Collection)
-        return [listed] * size if alone else listed

@@ -1,6 +1,7 @@
 """The ticket whose training samples lie nearest on average."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from rtl_plugin.routing.feature_space import (
     FeatureSpace,
     check_feature_space,
     features_of,
+    finite_features,
 )
 from rtl_plugin.routing.group_keys import check_every_ticket, checked_names, labelled_batches
 from rtl_plugin.routing.modules import EvalReplica
@@ -105,8 +107,9 @@ class NearestCentroidRouter:
         Raises:
             InvalidArgument: the router is not fitted, or the features do not fit it.
         """
-        means, _ = self._required()
-        features = self._features(x)
+        return self._distances(self._features(x), self._required()[0])
+
+    def _distances(self, features: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
         if features.shape[1] != means.shape[1]:
             raise InvalidArgument(
                 f"the centroids have {means.shape[1]} features, the batch has {features.shape[1]}"
@@ -143,9 +146,35 @@ class NearestCentroidRouter:
         Raises:
             InvalidArgument: as :meth:`distances`.
         """
-        distances = self.distances(x)
+        fitted = self._required()  # once: another thread may fit meanwhile
+        return self._decided(self._features(x), fitted)
+
+    def route_or_nan(self, x: Any, context: Any = None) -> RoutingDecision:
+        """As :meth:`route`, but one bad sample does not fail the others of its batch.
+
+        Args:
+            x: the network's first input, batch first.
+            context: not looked at.
+
+        Returns:
+            A decision in which samples whose features are not finite have confidence NaN.
+
+        Raises:
+            InvalidArgument: as :meth:`route`, except for NaN and infinity.
+        """
+        fitted = self._required()
+        features, unknown = finite_features(self._space, x)
+        decision = self._decided(self._scaled(features), fitted)
+        assert decision.confidence is not None  # noqa: S101 - centroids always have one
+        confidence = decision.confidence.masked_fill(unknown, float("nan"))
+        return replace(decision, confidence=confidence)
+
+    def _decided(
+        self, features: torch.Tensor, fitted: tuple[torch.Tensor, float]
+    ) -> RoutingDecision:
+        means, radius = fitted
+        distances = self._distances(features, means)
         nearest, order = distances.topk(min(2, distances.shape[1]), dim=1, largest=False)
-        radius = self._required()[1]
         first = nearest[:, 0]
         known = torch.ones_like(first)
         if radius > 0:  # with one sample a ticket nothing is known about how far they scatter
@@ -209,7 +238,9 @@ class NearestCentroidRouter:
         return router
 
     def _features(self, x: Any) -> torch.Tensor:
-        features = features_of(self._space, x)
+        return self._scaled(features_of(self._space, x))
+
+    def _scaled(self, features: torch.Tensor) -> torch.Tensor:
         # Cosines depend on the direction alone, and so must the means.
         return nn.functional.normalize(features, dim=1) if self.metric == "cosine" else features
 

@@ -64,8 +64,22 @@ class OneVsRestRouter:
         Raises:
             InvalidArgument: as :meth:`scores`.
         """
-        best, indices = self.scores(outputs).max(dim=1)
-        return RoutingDecision(indices=indices, confidence=best.sigmoid())
+        return _largest(self.scores(outputs))
+
+    def decide_or_nan(self, outputs: torch.Tensor, context: Any = None) -> RoutingDecision:
+        """As :meth:`decide`, but one bad sample does not fail the others of its batch.
+
+        Args:
+            outputs: as for :meth:`scores`.
+            context: not looked at.
+
+        Returns:
+            A decision in which samples that rank no ticket have confidence NaN.
+
+        Raises:
+            InvalidArgument: as :meth:`scores`, except for NaN.
+        """
+        return _largest(checked_scores(outputs, "C = 1", self, strict=False).squeeze(2))
 
     def saved_state(self) -> State:
         """Everything a file needs, see ``router_codec``: nothing."""
@@ -83,3 +97,8 @@ class OneVsRestRouter:
             A new router.
         """
         return cls()
+
+
+def _largest(logits: torch.Tensor) -> RoutingDecision:
+    best, indices = logits.max(dim=1)  # NaN where one of the sample's logits is
+    return RoutingDecision(indices=indices, confidence=best.sigmoid())

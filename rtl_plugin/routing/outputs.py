@@ -85,19 +85,20 @@ def select_outputs(outputs: Sequence[Any], indices: torch.Tensor) -> Any:
     return map_tensors(select, outputs[0])
 
 
-def checked_scores(outputs: Any, needed: str, router: Any) -> torch.Tensor:
+def checked_scores(outputs: Any, needed: str, router: Any, strict: bool = True) -> torch.Tensor:
     """The outputs of all tickets as an output router needs them.
 
     Args:
         outputs: what ``decide`` was given.
         needed: which last dimension it takes, ``"C >= 2"`` or ``"C = 1"``.
         router: the router, for the message.
+        strict: refuse NaN.
 
     Returns:
         The same tensor in float32 at least.
 
     Raises:
-        InvalidArgument: not a floating tensor [B, K, C], no such C, or NaN in it.
+        InvalidArgument: not a floating tensor [B, K, C], no such C, or, if strict, NaN in it.
 
     Example:
         >>> checked_scores(torch.zeros(4, 2, 1), "C = 1", None).shape
@@ -114,6 +115,9 @@ def checked_scores(outputs: Any, needed: str, router: Any) -> torch.Tensor:
             "OneVsRestRouter is for one logit a ticket, ConfidenceRouter for class logits, and "
             "ConfidenceRouter(score=callable) for anything else"
         )
-    if torch.isnan(outputs).any():
-        raise InvalidArgument(f"{name} was given outputs with NaN, which rank no ticket")
+    if strict and torch.isnan(outputs).any():
+        raise InvalidArgument(
+            f"{name} was given outputs with NaN, which rank no ticket; ConfidenceThreshold sends "
+            "such samples to the fallback"
+        )
     return outputs.float() if outputs.dtype.itemsize < 4 else outputs

@@ -33,7 +33,7 @@ class StochasticEnsembleRouter:
     Example:
         >>> router = StochasticEnsembleRouter(["a", "b", "c"], n=2, seed=0)
         >>> router.route(torch.zeros(4, 1)).weights.sum(dim=1)
-        tensor([1., 1., 1., 1.])
+        tensor([1., 1., 1., 1.], dtype=torch.float64)
 
     Source:
         Peng et al., Dynamic Stochastic Ensemble with Adversarial Robust Lottery Ticket
@@ -63,7 +63,7 @@ class StochasticEnsembleRouter:
             context: not looked at.
 
         Returns:
-            float32 weights [B, K], 1/n at the tickets drawn.
+            float64 weights [B, K], 1/n at the tickets drawn.
 
         Raises:
             InvalidArgument: there is no batch dimension.
@@ -72,7 +72,9 @@ class StochasticEnsembleRouter:
         draws = size if self.per == "sample" else 1
         # The n largest of K independent uniform numbers are every n-subset equally often.
         drawn = self._generator.uniform(draws, len(self.tickets)).topk(self.n, dim=1).indices
-        weights = torch.zeros(draws, len(self.tickets)).scatter(1, drawn, 1 / self.n)
+        # In float32 one third is off by 1e-8, which an output in float64 would show.
+        weights = torch.zeros(draws, len(self.tickets), dtype=torch.float64)
+        weights.scatter_(1, drawn, 1 / self.n)
         device = next(tensors_in(x)).device
         return RoutingDecision(weights=weights.expand(size, -1).contiguous().to(device))
 

@@ -142,7 +142,9 @@ class TopNRouter:
             )
         self._check_count(scores.shape[1])
         wide = scores if scores.dtype == torch.float64 else scores.float()
-        weights = (wide / self.temperature).softmax(dim=1)
+        # The largest becomes 0, so that no quotient overflows however small the temperature is.
+        shifted = wide - wide.amax(dim=1, keepdim=True)
+        weights = (shifted / self.temperature).softmax(dim=1)
         if torch.isnan(weights).any():
             raise InvalidArgument(
                 f"{type(self.router).__name__}.scores gave NaN, infinity, or no finite score for a "

@@ -338,7 +338,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
     path, linear, x = tmp_path / "a.onnx", nn.Linear(4, 2), torch.rand(3, 4)
     with pytest.raises(UnknownTicket, match="unknown ticket 'z'"):
         export_onnx(mixture, "z", path, inputs(3))
-    with pytest.raises(InvalidArgument, match="a name, a position"):
+    with pytest.raises(InvalidArgument, match="name= says which ticket"):
         export_onnx(mixture, None, path, inputs(3))
     with pytest.raises(InvalidArgument, match="name='a' asks for a ticket of a mixture"):
         export_onnx(linear, "a", path, x)
@@ -407,7 +407,7 @@ def test_warnings_that_are_the_users_pass() -> None:
 @pytest.mark.parametrize(("expected", "seen", "difference"), [
     ([1.0, -4.0], [1.0, -3.0], 0.25),
     ([0.0, 0.0], [0.0, 0.0], 0.0),
-    ([0.0, 0.0], [0.0, 1e-9], float("inf")),
+    ([0.0, 0.0], [0.0, 1e-9], 1e-7),
     ([float("nan"), 1.0], [float("nan"), 1.0], 0.0),
     ([float("nan"), 1.0], [1.0, 1.0], float("inf")),
     ([1.0, 1.0], [float("nan"), 1.0], float("inf")),
@@ -418,4 +418,6 @@ def test_warnings_that_are_the_users_pass() -> None:
     ([], [], 0.0),
 ])  # fmt: skip
 def test_relative_difference(expected: list[Any], seen: list[Any], difference: float) -> None:
-    assert relative_difference(torch.tensor(expected), torch.tensor(seen)) == difference
+    assert relative_difference(torch.tensor(expected), torch.tensor(seen)) == pytest.approx(
+        difference
+    )

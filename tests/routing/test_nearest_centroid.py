@@ -59,6 +59,23 @@ def test_cosine_by_hand() -> None:
     assert found == pytest.approx((far - near) / (far + near) * min(1, scatter / near), rel=1e-4)
 
 
+def test_a_fit_in_the_middle_of_a_route_changes_nothing_of_it() -> None:
+    """As another thread may fit: means and radius must be of one fit."""
+    refit: list[Any] = []
+
+    def space(x: torch.Tensor) -> torch.Tensor:
+        if refit:
+            router.fit(refit.pop(), GROUPS)
+        return x
+
+    router = NearestCentroidRouter(["low", "high"], space).fit(X, GROUPS)
+    x = torch.tensor([[4.0, 0.0]])
+    before = router.route(x).confidence
+    refit.append(X * torch.tensor([5.0, 50.0]))
+    torch.testing.assert_close(router.route(x).confidence, before)
+    assert not torch.equal(router.route(x).confidence, before), "it was not fitted again"  # type: ignore[arg-type]
+
+
 def test_one_ticket_is_judged_by_distance_alone() -> None:
     router = NearestCentroidRouter(["only"]).fit(X[:2], ["only"] * 2)
     decision = router.route(torch.tensor([[1.5, 0.0], [5.0, 0.0]]))

@@ -58,7 +58,8 @@ def test_shapes_dtypes_and_ranges(case: Case, rows: int) -> None:
         assert decision.weights is not None
         assert decision.weights.shape == (rows, len(NAMES))
         assert (decision.weights >= 0).all()
-        torch.testing.assert_close(decision.weights.sum(dim=1), torch.ones(rows))
+        sums = decision.weights.sum(dim=1)
+        torch.testing.assert_close(sums, torch.ones_like(sums))
     if decision.confidence is not None:
         assert torch.isfinite(decision.confidence).all()
     for part in (decision.indices, decision.weights, decision.confidence, decision.fallback):

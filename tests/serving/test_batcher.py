@@ -185,6 +185,61 @@ def test_a_client_that_goes_away_leaves_the_others_alone() -> None:
     with_batcher(tenfold, Limits(max_wait=0.1), use)
 
 
+def test_requests_that_nobody_waits_for_make_room_at_once() -> None:
+    gate = Gate()
+
+    async def use(batcher: DynamicBatcher[int]) -> None:
+        running = asyncio.create_task(batcher.submit(0))
+        await gate.until_entered()
+        waiting = [asyncio.create_task(batcher.submit(item)) for item in (1, 2, 3)]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        await asyncio.wait([waiting[1]])
+        assert (batcher.waiting, batcher.statistics.expired) == (2, 1)
+        await asyncio.wait([running, *waiting])
+        assert (batcher.waiting, batcher.statistics.expired) == (0, 4)
+        gate.open.set()
+        assert (await batcher.submit(4))[0] == 40
+        assert (batcher.statistics.answered, batcher.statistics.expired) == (1, 4)
+
+    with_batcher(gate, Limits(max_batch=1, max_wait=0, max_queue=3, timeout=0.3), use)
+
+
+def test_a_batch_that_everybody_left_before_it_ran_is_forgotten() -> None:
+    async def use(batcher: DynamicBatcher[int]) -> None:
+        task = asyncio.create_task(batcher.submit(0))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.sleep(0.2)
+        assert await batcher.submit(1) == (10, 1)
+        assert batcher.statistics.batch_sizes == {1: 1}
+
+    with_batcher(tenfold, Limits(max_wait=0.1, timeout=5), use)
+
+
+def test_a_failed_batch_is_not_rerun_for_those_who_do_not_wait_any_more() -> None:
+    gate, ran = Gate(), []
+
+    def run(items: list[int]) -> list[int]:
+        ran.append(items)
+        gate(items)
+        if len(items) > 1:
+            raise ValueError("one by one")
+        return tenfold(items)
+
+    async def use(batcher: DynamicBatcher[int]) -> None:
+        tasks = [asyncio.create_task(batcher.submit(item)) for item in range(3)]
+        await gate.until_entered()
+        tasks[1].cancel()
+        await asyncio.wait([tasks[1]])
+        gate.open.set()
+        assert await asyncio.gather(tasks[0], tasks[2]) == [(0, 3), (20, 3)]
+        assert ran == [[0, 1, 2], [0], [2]]
+        assert batcher.statistics.expired == 1
+
+    with_batcher(run, Limits(), use)
+
+
 def test_stopping_answers_what_waits_and_refuses_the_rest() -> None:
     gate = Gate()
 
@@ -215,6 +270,7 @@ def test_before_the_start_there_is_no_answer() -> None:
 
 @pytest.mark.parametrize("wrong", [
     {"max_batch": 0}, {"max_queue": 0}, {"max_wait": -1.0}, {"timeout": 0.0},
+    {"max_wait": float("inf")}, {"timeout": float("inf")}, {"timeout": float("nan")},
 ])  # fmt: skip
 def test_limits_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be 1 or more"):

@@ -121,7 +121,7 @@ def test_real_clients_of_all_groups(mixture: MixtureOfMasks, server: Running) ->
     ("change", "status", "message"),
     [
         ({"group": "round"}, 404, "unknown ticket 'round'; this set has 'plain'"),
-        ({"image": PIXELS[:27]}, 422, "image must have 28 rows of 28 pixels, got 27 rows"),
+        ({"image": PIXELS[:27]}, 422, "at least 28 items after validation, not 27"),
         ({"image": "a seven"}, 422, "valid list"),
         ({"image": [[256] * 28] * 28}, 422, "less than or equal to 255"),
         ({"ticket": "plain"}, 422, "Extra inputs are not permitted"),

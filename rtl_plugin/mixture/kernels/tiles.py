@@ -6,6 +6,8 @@ import torch
 
 from rtl_plugin.errors import InvalidArgument
 
+_MOST_ROWS = 2**31 - 1 - 1024  # the end of a tile that begins at the last row must be one too
+
 
 def tile_table(offsets: torch.Tensor, rows: int, block_rows: int) -> torch.Tensor:
     """Cut rows that are sorted by ticket into tiles that never cross a ticket.
@@ -75,8 +77,8 @@ def check_offsets(offsets: torch.Tensor, rows: int, tickets: int | None = None) 
         raise InvalidArgument(
             f"offsets must have {tickets + 1} entries for {tickets} tickets, got {offsets.shape[0]}"
         )
-    if not 0 <= rows < 2**31:
-        raise InvalidArgument(f"rows are counted in int32, at most {2**31 - 1}, got {rows}")
+    if not 0 <= rows <= _MOST_ROWS:
+        raise InvalidArgument(f"rows are counted in int32, at most {_MOST_ROWS}, got {rows}")
     # Reading a GPU's values would wait for it, and a traced tensor has none.
     if offsets.device.type != "cpu" or torch.compiler.is_compiling():
         return
