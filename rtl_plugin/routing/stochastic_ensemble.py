@@ -19,7 +19,8 @@ _PER = ("request", "sample")
 class StochasticEnsembleRouter:
     """Draws n different tickets at random and averages their outputs with equal weights.
 
-    An attacker who reads the gradients of one draw meets another one at the next request.
+    An attacker who reads the gradients of one draw meets another one at the next request. That is
+    no defence against one who averages over draws, see docs/serving.md.
 
     Args:
         tickets: a ticket set, or all ticket names in its order.
