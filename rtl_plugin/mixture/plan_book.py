@@ -22,6 +22,7 @@ class PlanBook:
     def __init__(self) -> None:
         self._plans: dict[Hashable, Plan] = {}
         self._looks: dict[Hashable, int] = {}
+        self._unsettled: tuple[str, ...] = ()  # why the last look told nothing
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Plan | None:
@@ -32,6 +33,7 @@ class PlanBook:
         """Keep a plan that is final, or the last of too many that are not."""
         with self._lock:
             looks = self._looks[key] = self._looks.get(key, 0) + 1
+            self._unsettled = () if plan.final else plan.notes
         if plan.final or looks >= MAX_LOOKS:
             self.keep(key, plan)
 
@@ -51,4 +53,5 @@ class PlanBook:
 
     def notes(self) -> list[str]:
         """What does not run as it was asked for, and why, each once."""
-        return list(dict.fromkeys(n for plan in list(self._plans.values()) for n in plan.notes))
+        kept = [note for plan in list(self._plans.values()) for note in plan.notes]
+        return list(dict.fromkeys([*kept, *self._unsettled]))

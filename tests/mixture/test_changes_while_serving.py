@@ -192,6 +192,19 @@ def test_threads_share_no_modules(strategy: str) -> None:
         assert sum(pool.map(wrong, range(3))) == 0
 
 
+def test_samples_that_show_nothing_are_told_and_looked_at_again() -> None:
+    model = small_network()
+    tickets = random_tickets(model)
+    mixture = MixtureOfMasks(model, tickets, strategy="slices")
+    alike = torch.zeros(8, 4, dtype=torch.float64).fill_(float("nan"))
+    mixture(alike, tickets=MIXED)
+    assert "do not show where they are" in mixture.explain()
+    close(mixture(X, tickets=MIXED), sample_by_sample(model, tickets, X, MIXED))
+    told = mixture.explain()
+    assert "one pass" in told
+    assert "do not show" not in told
+
+
 def test_private_weights_count_under_the_budget() -> None:
     model = small_network()
     tickets = random_tickets(model, private=["2.weight", "2.bias"])

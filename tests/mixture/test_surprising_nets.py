@@ -196,7 +196,7 @@ def test_explain_while_another_thread_serves(setting: tuple[str, int | None]) ->
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        while not done.is_set():
+        while not done.wait(0.001):  # without a pause it would keep the other thread from running
             mixture.explain()
     finally:
         thread.join()
