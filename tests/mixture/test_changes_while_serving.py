@@ -116,6 +116,17 @@ def test_a_buffer_that_a_later_batch_writes_to_starts_afresh_at_every_call(strat
     assert float(model.seen) == 0
 
 
+def test_trying_ways_on_a_batch_that_writes_to_a_buffer_counts_it_once(strategy: str) -> None:
+    torch.manual_seed(0)
+    model = CountsNegatives().double()
+    tickets = random_tickets(model)
+    mixture = MixtureOfMasks(model, tickets, strategy=strategy)
+    mixture(X.abs(), tickets=MIXED)
+    longer, names = torch.cat([X, X, X]), MIXED * 3  # another size, so its ways are timed anew
+    fresh = MixtureOfMasks(model, tickets, strategy="reference")(longer, tickets=names)
+    close(mixture(longer, tickets=names), fresh)
+
+
 class Trims(nn.Module):
     """Cuts every batch to its longest sample, so tickets' outputs may differ in length."""
 

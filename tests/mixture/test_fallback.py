@@ -16,6 +16,7 @@ from rtl_plugin import (
     TicketSet,
 )
 from rtl_plugin.errors import InvalidArgument, UnknownTicket
+from rtl_plugin.mixture.rows import average_rows
 from tests.mixture.plain_loop import NAMES, plain_copy, random_tickets
 
 
@@ -115,6 +116,12 @@ def test_one_vs_rest_takes_the_largest_logit() -> None:
     routed = MixtureOfMasks(model, tickets, OneVsRestRouter())(X)
     expected = MixtureOfMasks(model, tickets).one_vs_rest(X).max(dim=1, keepdim=True).values
     torch.testing.assert_close(routed, expected)
+
+
+def test_a_ticket_that_has_no_say_may_overflow() -> None:
+    outputs = [torch.tensor([[2.0], [4.0]]), torch.tensor([[float("inf")], [8.0]])]
+    weights = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    assert average_rows(outputs, weights).flatten().tolist() == [2.0, 6.0]
 
 
 def test_only_drawn_tickets_are_run(strategy: str) -> None:
