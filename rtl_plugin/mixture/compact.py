@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from rtl_plugin.compact_network import checked_plan, compact
+from rtl_plugin.mixture.by_ticket import ByTicket
 from rtl_plugin.mixture.replica import storage_sharing_replica
-from rtl_plugin.mixture.rows import run_by_ticket
 from rtl_plugin.mixture.versions import Snapshot, snapshot, version
 from rtl_plugin.tickets import TicketSet
 
@@ -22,7 +22,7 @@ class _Made:
     sources: Snapshot
 
 
-class CompactStrategy:
+class CompactStrategy(ByTicket):
     """Runs small networks, made when first asked for and again after a change of their weights.
 
     Outputs carry gradients to the inputs, not to weights. A write that leaves no trace is not seen:
@@ -42,7 +42,8 @@ class CompactStrategy:
     def __init__(self, model: nn.Module, tickets: TicketSet) -> None:
         for ticket in tickets.values():
             checked_plan(model, ticket)
-        self._model, self._tickets = model, tickets
+        super().__init__(tickets)
+        self._model = model
         self._made: dict[str, _Made] = {}
         self._stateful = False
         self._local = threading.local()
@@ -68,22 +69,6 @@ class CompactStrategy:
             # Its forward counts or averages: from now on every call has a network of its own.
             self._stateful = True
         return output
-
-    def run_mixed(
-        self, indices: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Run a batch, one ticket after the other.
-
-        Args:
-            indices: integer tensor [B] of positions in the set.
-            args: of the network's forward.
-            kwargs: of the network's forward.
-
-        Returns:
-            The network's output, rows in the order of the batch.
-        """
-        names = self._tickets.names
-        return run_by_ticket(lambda k, a, kw: self.run(names[k], a, kw), indices, args, kwargs)
 
     def export(self, ticket: str) -> nn.Module:
         """The small network as a snapshot in eval mode.

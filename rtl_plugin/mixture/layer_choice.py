@@ -11,12 +11,11 @@ import torch
 from rtl_plugin.mixture.dispatch import Dispatch
 from rtl_plugin.mixture.layer_ways import WAYS
 from rtl_plugin.mixture.masked_pass import LayerRunner, UnitCall, run_slices
-from rtl_plugin.mixture.rows import copied
+from rtl_plugin.mixture.rows import Inputs, copied
 from rtl_plugin.mixture.runner import Runner
 from rtl_plugin.mixture.stacked_weights import NoRoom
 from rtl_plugin.nested import tensors_in
 
-Given = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs
 ROUNDS = 3  # the first also warms up; the fastest counts
 MAX_KINDS = 4096  # of layer calls to remember
 NETWORK = "the network"  # beside the names of layers
@@ -61,7 +60,7 @@ class LayerChoice:
         Returns:
             The unit's output.
         """
-        able: dict[str, Callable[[Given], Any]] = {}
+        able: dict[str, Callable[[Inputs], Any]] = {}
         refused = []
         for way in (WAYS[name] for name in self._ways):
             why_not = way.why_not(runner, names, call)
@@ -83,8 +82,8 @@ class LayerChoice:
         self,
         kind: tuple[str, Hashable],
         batch: Dispatch,
-        ways: Mapping[str, Callable[[Given], Any]],
-        given: Given,
+        ways: Mapping[str, Callable[[Inputs], Any]],
+        given: Inputs,
     ) -> Any:
         """Run one of several ways that give the same.
 
@@ -103,8 +102,8 @@ class LayerChoice:
         self,
         kind: tuple[str, Hashable],
         batch: Dispatch,
-        ways: Mapping[str, Callable[[Given], Any]],
-        given: Given,
+        ways: Mapping[str, Callable[[Inputs], Any]],
+        given: Inputs,
         refused: list[str],
     ) -> Any:
         first = next(iter(ways))
@@ -129,7 +128,7 @@ class LayerChoice:
 
 def _bound(
     run: LayerRunner, runner: Runner, names: tuple[str, ...], call: UnitCall
-) -> Callable[[Given], Any]:
+) -> Callable[[Inputs], Any]:
     return lambda given: run(runner, names, replace(call, args=given[0], kwargs=given[1]))
 
 
@@ -150,7 +149,7 @@ def _capturing() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
-def _timed(ways: Mapping[str, Callable[[Given], Any]], given: Given) -> tuple[Any, Choice]:
+def _timed(ways: Mapping[str, Callable[[Inputs], Any]], given: Inputs) -> tuple[Any, Choice]:
     best: dict[str, float] = {}
     output: Any = None
     for _ in range(ROUNDS):

@@ -12,11 +12,11 @@ from rtl_plugin.errors import MaskBypassed
 from rtl_plugin.mixture.altered_samples import changed_rows, chosen_samples
 from rtl_plugin.mixture.guarded_tensor import GuardedRead
 from rtl_plugin.mixture.layouts import Layout, Layouts, fitted
+from rtl_plugin.mixture.rows import Inputs
 from rtl_plugin.mixture.workspace import ROOT, Forward, outermost
 from rtl_plugin.nested import tensors_in
 
 _FEWEST = 3  # with two, rows in reversed order could pass for position-major ones
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Untracked(MaskBypassed):

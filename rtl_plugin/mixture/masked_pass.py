@@ -41,7 +41,7 @@ class UnitCall:
     dispatch: Dispatch
 
 
-# How one unit is run; None where this way cannot run the call at hand.
+# How one unit is run for all tickets, whose names are given.
 LayerRunner = Callable[[Runner, tuple[str, ...], UnitCall], Any]
 
 

@@ -12,13 +12,13 @@ from rtl_plugin.mixture.altered_samples import chosen_samples
 from rtl_plugin.mixture.dispatch import Dispatch, dispatch, one_ticket_dispatch
 from rtl_plugin.mixture.explanation import explained
 from rtl_plugin.mixture.layer_choice import NETWORK, LayerChoice
-from rtl_plugin.mixture.layout_probe import Inputs, Pass, Plan, make_plan, sample_count
+from rtl_plugin.mixture.layout_probe import Pass, Plan, make_plan, sample_count
 from rtl_plugin.mixture.masked_pass import LayoutChanged, MaskedPass
 from rtl_plugin.mixture.masked_tensors import MaskedTensors
 from rtl_plugin.mixture.plan_book import MAX_LOOKS, PlanBook
 from rtl_plugin.mixture.reference import masked_copy
 from rtl_plugin.mixture.replica import check_no_stored_references
-from rtl_plugin.mixture.rows import copied, join_rows
+from rtl_plugin.mixture.rows import Inputs, copied, join_rows
 from rtl_plugin.mixture.runner import Runner
 from rtl_plugin.mixture.signature import Indescribable, close, signature
 from rtl_plugin.mixture.workspace import ROOT, Workspace, outermost, owners, padding_encoders

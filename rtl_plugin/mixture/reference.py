@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from rtl_plugin.masked_forward import TensorSlots, mask_parameters
+from rtl_plugin.mixture.by_ticket import ByTicket
 from rtl_plugin.mixture.replica import check_no_stored_references, storage_sharing_replica
-from rtl_plugin.mixture.rows import run_by_ticket
 from rtl_plugin.structure import install_state
 from rtl_plugin.tickets import Ticket, TicketSet
 
@@ -68,7 +68,7 @@ def masked_copy(model: nn.Module, ticket: Ticket) -> nn.Module:
     return plain
 
 
-class ReferenceStrategy:
+class ReferenceStrategy(ByTicket):
     """Slow and obviously right: what every other strategy is held against.
 
     Args:
@@ -84,7 +84,8 @@ class ReferenceStrategy:
 
     def __init__(self, model: nn.Module, tickets: TicketSet) -> None:
         tickets.check_maskable('strategy="reference"')
-        self._model, self._tickets = model, tickets
+        super().__init__(tickets)
+        self._model = model
         check_no_stored_references(model, tickets.shapes)
         self._replica = storage_sharing_replica(model)
         self._slots = TensorSlots(self._replica)
@@ -105,22 +106,6 @@ class ReferenceStrategy:
         parameters, buffers = ticket_tensors(self._model, self._tickets[ticket])
         with self._lock, self._slots.holding(parameters, buffers):
             return self._replica(*args, **kwargs)
-
-    def run_mixed(
-        self, indices: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Run a batch, one ticket after the other.
-
-        Args:
-            indices: integer tensor [B] of positions in the set.
-            args: of the network's forward.
-            kwargs: of the network's forward.
-
-        Returns:
-            The network's output, rows in the order of the batch.
-        """
-        names = self._tickets.names
-        return run_by_ticket(lambda k, a, kw: self.run(names[k], a, kw), indices, args, kwargs)
 
     def export(self, ticket: str) -> nn.Module:
         """The network with one ticket's masks folded in, a snapshot in eval mode.

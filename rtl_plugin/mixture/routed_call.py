@@ -9,7 +9,7 @@ import torch
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.mixture.dense_network import DenseNetwork
 from rtl_plugin.mixture.router_checks import checked_decision, checked_output_decision
-from rtl_plugin.mixture.rows import average_rows, copied, join_rows, run_weighted, take_rows
+from rtl_plugin.mixture.rows import Inputs, average_rows, copied, join_rows, run_weighted, take_rows
 from rtl_plugin.mixture.strategies import Strategy
 from rtl_plugin.mixture.ticket_choice import ticket_indices, ticket_named
 from rtl_plugin.routing.contract import RoutingDecision, needs_outputs
@@ -18,7 +18,6 @@ from rtl_plugin.routing.outputs import select_outputs, stack_outputs
 from rtl_plugin.tickets import TicketSet
 
 DENSE = "dense"  # the fallback that is no ticket
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def checked_fallback(fallback: Any, tickets: TicketSet) -> str | None:

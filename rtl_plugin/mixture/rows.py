@@ -8,6 +8,8 @@ import torch
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.nested import map_tensors, tensors_in
 
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]  # args and kwargs of a forward
+
 
 def take_rows(nested: Any, rows: torch.Tensor, size: int) -> Any:
     """The given rows of every tensor whose first dimension is the batch.
@@ -140,7 +142,7 @@ def check_has_tensors(output: Any) -> None:
 def run_weighted(
     run: Callable[[int, tuple[Any, ...], dict[str, Any]], Any],
     weights: torch.Tensor,
-    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    inputs: Inputs,
 ) -> Any:
     """Average tickets' outputs, each computed only for the samples that give it a weight.
 

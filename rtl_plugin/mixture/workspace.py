@@ -215,7 +215,7 @@ def owners(model: nn.Module, names: Iterable[str]) -> tuple[str, ...]:
     holding = [
         path
         for path, module in model.named_modules()
-        if any(id(table) in tables and table for table in _tables(module))
+        if any(id(table) in tables for table in _tables(module))
     ]
     return outermost(holding)
 

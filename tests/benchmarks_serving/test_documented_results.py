@@ -97,3 +97,20 @@ def test_the_table_of_the_readme() -> None:
         f"| MLP | {values[9, mlp, 64, False]:.1f} times faster (the goal was 2) |",
     ):
         assert line in readme, line
+
+
+def test_the_prose_on_the_missed_goal() -> None:
+    best = {
+        (row["batch"], row["program"]): row["best"]
+        for row in results("serving.cpu")["rows"]
+        if row["case"] == "mixed batch" and row["net"].startswith("MLP")
+    }
+    small, large = (
+        best[batch, "one network re-masked"] / best[batch, "loop over copies"]
+        for batch in (64, 256)
+    )
+    prose = " ".join(PAGE.split())
+    assert f"is {small:.2f} (batch 64) and {large:.2f} times (batch 256) as fast" in prose
+    for batch in (64, 256):
+        programs = ("auto", "cached", "slices", "grouped", "scratch", "auto, budget 0")
+        assert min(best[batch, p] for p in programs) > best[batch, "dense network, whole batch"]
