@@ -58,6 +58,14 @@ class PackedMasks(Mapping[str, torch.Tensor]):
         """Bytes held: 8 for every 64 weights begun."""
         return sum(words.nbytes for words in self._words.values())
 
+    def shape(self, name: str) -> torch.Size:
+        """One mask's shape, without a look at the mask.
+
+        Args:
+            name: a parameter's name.
+        """
+        return self._shapes[name]
+
     def words(self, name: str) -> torch.Tensor:
         """The packed form of one mask.
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from tabulate import tabulate
 
+from rtl_plugin.diagnostics.mask_counts import count_masks
 from rtl_plugin.diagnostics.similarity import mean_similarity, similarity_matrix
 from rtl_plugin.ticket import Ticket
 
@@ -55,8 +56,9 @@ def summarised(tickets: Iterable[Ticket]) -> str:
     """
     every = list(tickets)
     masks = [ticket.masks for ticket in every]
-    raw = mean_similarity(similarity_matrix(masks))
-    excess = mean_similarity(similarity_matrix(masks, excess=True))
+    counts = count_masks(masks)
+    raw = mean_similarity(similarity_matrix(counts))
+    excess = mean_similarity(similarity_matrix(counts, excess=True))
     rows = [
         [t.name, f"{t.kept:,}", f"{1 - t.density:.2%}", raw[k], excess[k], _own_bytes(t)]
         for k, t in enumerate(every)
