@@ -1,0 +1,224 @@
+"""Watching tickets while they are pruned: an alarm before they collapse, without labels."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rtl_plugin.diagnostics.collapse_rule import (
+    RISE,
+    CollapseRule,
+    Departure,
+    RoundChange,
+    sampling_variance,
+)
+from rtl_plugin.diagnostics.mask_counts import MaskCounts, Masks, count_masks
+from rtl_plugin.diagnostics.similarity import Matrix
+from rtl_plugin.errors import InvalidArgument
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One ticket's similarity curve changed abruptly.
+
+    Args:
+        ticket: its name.
+        round: the round after which the change showed.
+        sparsity: the ticket's after that round, in (0, 1).
+        similarity: mean Jaccard similarity with its peers then.
+        direction: ``"rise"`` (tickets become one) or ``"fall"`` (what they shared falls apart).
+        change: elasticity of overlap with density over the last window.
+        expected: the smallest elasticity before.
+        limit: what ``change`` passed.
+        last_good_round: the round to go back to.
+        explanation: one sentence for people.
+    """
+
+    ticket: str
+    round: int
+    sparsity: float
+    similarity: float
+    direction: str
+    change: float
+    expected: float
+    limit: float
+    last_good_round: int
+    explanation: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON-able data."""
+        return asdict(self)
+
+
+class CollapseMonitor:
+    """Rings when a ticket's similarity with the others changes abruptly, either way.
+
+    Pruned too far, tickets lose what set them apart, and accuracy follows. No label is needed to
+    see it: the masks of a round are enough. Every ticket rings once.
+
+    Args:
+        rule: what counts as abrupt; see :class:`rtl_plugin.CollapseRule`.
+
+    Raises:
+        InvalidArgument: the rule is none.
+
+    Example:
+        >>> import torch
+        >>> monitor = CollapseMonitor()
+        >>> a, b = torch.arange(8) < 4, torch.arange(8) % 2 == 0
+        >>> monitor.observe(1, {"a": {"w": a}, "b": {"w": b}})
+        []
+        >>> monitor.alarms
+        {}
+
+    Source:
+        Stefański, Presta, Byra, Routing the Lottery, arXiv 2601.22141, subnetwork collapse. How
+        well the default rule does is in docs/diagnostics.md.
+    """
+
+    def __init__(self, rule: CollapseRule | None = None) -> None:
+        if rule is not None and not isinstance(rule, CollapseRule):
+            raise InvalidArgument(f"rule must be a CollapseRule, got {rule!r}")
+        self.rule = rule or CollapseRule()
+        self.alarms: dict[str, Alarm] = {}
+        self.curves: dict[str, list[RoundChange]] = {}
+        self._before: _Counts | None = None
+        self._round = 0
+
+    def observe(self, round: int, tickets: Mapping[str, Masks]) -> list[Alarm]:
+        """Look at the masks after a round.
+
+        Args:
+            round: counted from 1, larger than at the call before.
+            tickets: name -> masks (parameter name -> bool tensor) of the tickets that were pruned
+                in this round; one that is left out is not watched any longer.
+
+        Returns:
+            Alarms that ring for the first time, in the tickets' order.
+
+        Raises:
+            InvalidArgument: the round does not follow, or a ticket has grown or keeps nothing.
+        """
+        return self.observe_counts(round, list(tickets), count_masks(list(tickets.values())))
+
+    def observe_counts(self, round: int, names: Sequence[str], counts: MaskCounts) -> list[Alarm]:
+        """As :meth:`observe`, from counts of shared weights.
+
+        Args:
+            round: counted from 1.
+            names: the tickets' names, in the order of the counts.
+            counts: of :func:`rtl_plugin.diagnostics.mask_counts.count_masks`.
+
+        Returns:
+            Alarms that ring for the first time.
+
+        Raises:
+            InvalidArgument: a ticket has grown, or keeps nothing.
+        """
+        if isinstance(round, bool) or not isinstance(round, int) or round <= self._round:
+            raise InvalidArgument(
+                f"rounds must be observed in order: got {round!r} after {self._round}"
+            )
+        prunable = sum(layer.size for layer in counts)
+        now = _Counts(tuple(names), _shared(counts))
+        empty = [name for name, kept in zip(names, np.diag(now.shared), strict=True) if kept == 0]
+        if empty:
+            raise InvalidArgument(f"round {round}: {empty[0]!r} keeps no weight at all")
+        before = self._before or _Counts(now.names, np.full_like(now.shared, prunable))
+        points = {name: _point(round, name, before, now, prunable) for name in names}
+        self._round, self._before = round, now
+        rung = []
+        for name, point in points.items():
+            if point is None:
+                continue
+            curve = self.curves.setdefault(name, [])
+            curve.append(point)
+            departure = self.rule.departure(curve)
+            if departure is not None and name not in self.alarms:
+                self.alarms[name] = _alarm(name, point, departure)
+                rung.append(self.alarms[name])
+        return rung
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Weights that tickets of one round share: names and [K, K]."""
+
+    names: tuple[str, ...]
+    shared: Matrix
+
+    def of(self, name: str, peers: Sequence[str]) -> tuple[float, float]:
+        """What a ticket keeps, and the mean fraction of it that the peers keep too."""
+        row = self.shared[self.names.index(name)]
+        kept = float(row[self.names.index(name)])
+        return kept, float(np.mean([row[self.names.index(peer)] for peer in peers])) / kept
+
+    def jaccard(self, name: str, peers: Sequence[str]) -> float:
+        """Mean Jaccard similarity with the peers."""
+        kept = dict(zip(self.names, np.diag(self.shared), strict=True))
+        row = dict(zip(self.names, self.shared[self.names.index(name)], strict=True))
+        return float(np.mean([row[p] / (kept[name] + kept[p] - row[p]) for p in peers]))
+
+
+def _shared(counts: MaskCounts) -> Matrix:
+    shared = np.zeros((counts.tickets, counts.tickets))
+    for layer in counts:
+        shared += layer.shared
+    return shared
+
+
+def _point(
+    round: int, name: str, before: _Counts, now: _Counts, prunable: int
+) -> RoundChange | None:
+    """A round of a ticket's curve; None where no peer went through it too."""
+    if name not in before.names:
+        raise InvalidArgument(
+            f"round {round}: {name!r} was not among the tickets of the round before: "
+            f"{', '.join(before.names)}"
+        )
+    peers = [peer for peer in now.names if peer != name and peer in before.names]
+    if not peers:
+        return None
+    kept_before, overlap_before = before.of(name, peers)
+    kept, overlap = now.of(name, peers)
+    if kept > kept_before:
+        raise InvalidArgument(
+            f"round {round}: {name!r} keeps {kept:.0f} weights after {kept_before:.0f}: masks that "
+            "are pruned only shrink"
+        )
+    vanished = overlap == 0 or overlap_before == 0
+    return RoundChange(
+        round=round,
+        density=kept / prunable,
+        step=math.log(kept / kept_before),
+        agreement=-math.inf if vanished else math.log(overlap / overlap_before),
+        variance=sampling_variance(overlap, kept / kept_before, kept * len(peers)),
+        similarity=now.jaccard(name, peers),
+    )
+
+
+def _alarm(name: str, point: RoundChange, departure: Departure) -> Alarm:
+    what = (
+        "it grows more like the others although all are pruned"
+        if departure.direction == RISE
+        else "it no longer agrees with the others about what to keep"
+    )
+    return Alarm(
+        ticket=name,
+        round=point.round,
+        sparsity=1 - point.density,
+        similarity=point.similarity,
+        direction=departure.direction,
+        change=departure.elasticity,
+        expected=departure.reference,
+        limit=departure.limit,
+        last_good_round=departure.last_good_round,
+        explanation=(
+            f"{name}, round {point.round} at {1 - point.density:.2%} sparsity: similarity "
+            f"{point.similarity:.3f} changes abruptly ({departure.direction}): {what} (elasticity "
+            f"{departure.elasticity:+.2f}, {departure.reference:+.2f} at its steadiest, limit "
+            f"{departure.limit:+.2f}); last good round {departure.last_good_round}"
+        ),
+    )

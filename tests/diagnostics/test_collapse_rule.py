@@ -1,0 +1,159 @@
+"""The collapse rule on curves computed by hand."""
+
+import math
+
+import pytest
+
+from rtl_plugin.diagnostics.collapse_rule import (
+    FALL,
+    RISE,
+    CollapseRule,
+    RoundChange,
+    curve_of,
+    sampling_variance,
+)
+from rtl_plugin.errors import InvalidArgument
+
+HALVING = [0.5, 0.25, 0.125, 0.0625, 0.03125]
+
+
+def powers(exponents: list[float]) -> list[float]:
+    """Overlaps whose elasticity over each halving of the density is as given."""
+    overlap, result = 1.0, []
+    for exponent in exponents:
+        overlap *= 0.5**exponent
+        result.append(overlap)
+    return result
+
+
+def found(exponents: list[float], rule: CollapseRule | None = None, kept: float = math.inf):
+    curve = curve_of(HALVING[: len(exponents)], powers(exponents), kept)
+    return (rule or CollapseRule()).departure(curve)
+
+
+def test_elasticity_by_hand() -> None:
+    # 1/2 -> 1/4 of the weights while overlap goes 0.8 -> 0.4: it halves with them.
+    curve = curve_of([0.5, 0.25], [0.8, 0.4])
+    assert CollapseRule().elasticity(curve) == (pytest.approx(1.0), 0.0, 1)
+    # 0.8 of what was all, at half the weights: ln 0.8 / ln 0.5.
+    assert CollapseRule().elasticity(curve[:1]) == (pytest.approx(0.3219281), 0.0, 0)
+
+
+def test_independent_masks_have_elasticity_one() -> None:
+    curve = curve_of(HALVING, HALVING)
+    spans = [CollapseRule().elasticity(curve[: end + 1]) for end in range(5)]
+    assert [span and span[0] for span in spans] == [pytest.approx(1.0)] * 5
+
+
+def test_identical_masks_have_elasticity_zero_and_never_ring() -> None:
+    assert found([0.0] * 5) is None
+    assert CollapseRule().elasticity(curve_of(HALVING, [1.0] * 5)) == (0.0, 0.0, 4)
+
+
+def test_a_steady_curve_does_not_ring() -> None:
+    assert found([0.3] * 5) is None
+    assert found([0.9, 0.6, 0.4, 0.2, 0.1]) is None, "agreement that grows is not abrupt"
+
+
+def test_fall_by_hand() -> None:
+    assert found([0.3, 0.3, 0.49]) is None
+    departure = found([0.3, 0.3, 0.51])
+    assert departure is not None
+    assert (departure.direction, departure.last_good_round) == (FALL, 2)
+    assert departure.elasticity == pytest.approx(0.51)
+    assert departure.reference == pytest.approx(0.3)
+    assert departure.limit == pytest.approx(0.5)
+
+
+def test_the_reference_is_the_smallest_of_all_earlier_rounds() -> None:
+    # Limit 0.3, though the round just before was at 0.28.
+    departure = found([0.5, 0.1, 0.28, 0.31])
+    assert departure is not None
+    assert departure.reference == pytest.approx(0.1)
+
+
+def test_rise_by_hand() -> None:
+    assert found([0.3, 0.3, -0.09]) is None
+    departure = found([0.3, 0.3, -0.11])
+    assert departure is not None
+    assert (departure.direction, departure.limit) == (RISE, -0.1)
+    assert departure.last_good_round == 2
+
+
+def test_nothing_rings_in_the_warm_up() -> None:
+    assert found([0.1, 0.9]) is None
+    assert found([0.1, 0.9], CollapseRule(warm_up=1)) is not None
+    assert found([0.3, -0.2]) is None
+    assert found([], CollapseRule(warm_up=1)) is None
+
+
+def test_noise_must_be_exceeded() -> None:
+    exponents = [0.3, 0.3, 0.6]
+    overlap = powers(exponents)[2]
+    kept = 100.0  # of 800 prunable at density 1/8
+    error = math.sqrt((1 - overlap) * 0.5 / (overlap * kept)) / math.log(2)
+    of_reference = math.sqrt((1 - powers(exponents)[0]) * 0.5 / (powers(exponents)[0] * 400))
+    error = math.hypot(error, of_reference / math.log(2))
+    change = 0.6 - 0.3
+    assert found(exponents, CollapseRule(noise=0.99 * change / error), kept=800) is not None
+    assert found(exponents, CollapseRule(noise=1.01 * change / error), kept=800) is None
+
+
+def test_sampling_variance_by_hand() -> None:
+    assert sampling_variance(0.5, 0.75, 100) == 0.0025  # 0.5 * 0.25 / (0.5 * 100)
+    assert sampling_variance(1.0, 0.5, 10) == 0.0
+    assert sampling_variance(0.0, 0.5, 10) == math.inf
+
+
+def test_small_steps_are_taken_together() -> None:
+    # 10 % a round: two rounds make ln(1 / 0.81) = 0.21 >= 0.2.
+    densities = [0.9**k for k in range(1, 7)]
+    overlaps = [0.9 ** (0.3 * k) for k in range(1, 7)]
+    curve = curve_of(densities, overlaps)
+    rule = CollapseRule()
+    assert rule.elasticity(curve[:1]) is None
+    assert rule.elasticity(curve[:2]) == (pytest.approx(0.3), 0.0, 0)
+    assert rule.elasticity(curve) == (pytest.approx(0.3), 0.0, 4)
+    assert CollapseRule(window=0.4).elasticity(curve) == (pytest.approx(0.3), 0.0, 2)
+
+
+def test_first_round_that_can_ring() -> None:
+    rule = CollapseRule()
+    assert rule.first_round(HALVING) == 3
+    assert rule.first_round([0.9**k for k in range(1, 7)]) == 4
+    assert rule.first_round(HALVING[:2]) is None
+    assert CollapseRule(warm_up=1).first_round(HALVING[:2]) == 2
+
+
+def test_overlap_that_vanished_gives_no_elasticity() -> None:
+    lost = RoundChange(1, 0.5, math.log(0.5), -math.inf, math.inf, 0.0)
+    assert CollapseRule().elasticity([lost]) is None
+    assert CollapseRule().departure([lost] * 4) is None
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("fall", 0), ("fall", 1.0), ("fall", "0.2"), ("fall", True), ("rise", -0.1),
+        ("rise", math.nan), ("noise", -1), ("window", 0), ("window", math.inf), ("warm_up", 0),
+        ("warm_up", 1.5), ("warm_up", True), ("noise", math.inf),
+    ],
+)  # fmt: skip
+def test_parameters_out_of_range(argument: str, value: object) -> None:
+    with pytest.raises(InvalidArgument, match=argument):
+        CollapseRule(**{argument: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("densities", "overlaps"),
+    [
+        ([0.5, 0.5], [0.5, 0.5]),
+        ([0.5, 0.6], [0.5, 0.5]),
+        ([0.5], [0.0]),
+        ([0.5], [1.1]),
+        ([0], [1]),
+    ],
+)
+def test_curves_that_are_none(densities: list[float], overlaps: list[float]) -> None:
+    with pytest.raises(InvalidArgument, match="densities must fall"):
+        curve_of(densities, overlaps)
