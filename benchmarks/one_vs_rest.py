@@ -11,31 +11,17 @@ import datetime
 import json
 import platform
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.data import TensorDataset
 
 import rtl_plugin as rtl
 from rtl_plugin.tasks import digits
+from rtl_plugin.tasks.one_vs_rest_digits import binary_cross_entropy, detector
 
 SHOWN = ("balanced accuracy", "calibrated balanced accuracy", "precision", "recall", "accuracy")
 METHODS = ("adaptive tickets", "IMP single", "IMP multiple", "dense", "random tickets")
 SPARSITY = 0.9
-
-
-def detector(seed: int) -> nn.Module:
-    """The small network of the quickstart with one logit."""
-    network = digits.small_conv_net(seed)
-    assert isinstance(network, nn.Sequential)
-    network[-1] = nn.Linear(network[-1].in_features, 1)
-    return network
-
-
-def binary_loss(model: Any, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Binary cross-entropy on a balanced batch."""
-    return nn.functional.binary_cross_entropy_with_logits(model(batch[0]).reshape(-1), batch[1])
 
 
 def main() -> None:
@@ -51,7 +37,7 @@ def main() -> None:
     comparison = rtl.compare(
         detector,
         rtl.DataGroups.from_labels(TensorDataset(*digits.load_digits()), batch_size=64),
-        binary_loss,
+        binary_cross_entropy,
         schedule=rtl.GeometricSchedule(SPARSITY, rounds=recipe["rounds"]),
         steps=recipe["steps"],
         epochs=recipe["epochs"],

