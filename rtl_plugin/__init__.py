@@ -6,6 +6,8 @@ from rtl_plugin.baselines import scoring as protocols
 from rtl_plugin.channel_plan import ChannelPlan
 from rtl_plugin.compact_network import compact, scatter_back
 from rtl_plugin.data_groups import DataGroup, DataGroups
+from rtl_plugin.diagnostics.collapse import Alarm, CollapseMonitor
+from rtl_plugin.diagnostics.collapse_rule import CollapseRule
 from rtl_plugin.discovery import (
     CubicSchedule,
     FixedCountSchedule,
@@ -15,6 +17,7 @@ from rtl_plugin.discovery import (
     OneShotSchedule,
     SparsitySchedule,
     discover,
+    prune_to_the_knee,
 )
 from rtl_plugin.index_map import IndexMap
 from rtl_plugin.joint_training import RetrainReport, recalibrate, retrain
@@ -42,8 +45,11 @@ from rtl_plugin.routing import (
 from rtl_plugin.tickets import Ticket, TicketSet
 
 __all__ = [
+    "Alarm",
     "ChannelPlan",
     "ClassifierRouter",
+    "CollapseMonitor",
+    "CollapseRule",
     "Comparison",
     "ConfidenceRouter",
     "ConfidenceThreshold",
@@ -86,6 +92,7 @@ __all__ = [
     "export_onnx",
     "export_program",
     "protocols",
+    "prune_to_the_knee",
     "recalibrate",
     "retrain",
     "scatter_back",

@@ -21,9 +21,35 @@ def train_mode(model: nn.Module) -> Iterator[None]:
         >>> model.training
         False
     """
+    with _restored_flags(model):
+        model.train()
+        yield
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode for a block and restore every module's own flag.
+
+    Args:
+        model: the network.
+
+    Example:
+        >>> model = nn.Linear(1, 1)
+        >>> with eval_mode(model):
+        ...     model.training
+        False
+        >>> model.training
+        True
+    """
+    with _restored_flags(model):
+        model.eval()
+        yield
+
+
+@contextmanager
+def _restored_flags(model: nn.Module) -> Iterator[None]:
     flags = [(module, module.training) for module in model.modules()]
     try:
-        model.train()
         yield
     finally:
         for module, flag in flags:

@@ -2,6 +2,7 @@
 
 from rtl_plugin.discovery.importance import Importance as Importance
 from rtl_plugin.discovery.iterative_pruning import discover as discover
+from rtl_plugin.discovery.knee import prune_to_the_knee as prune_to_the_knee
 from rtl_plugin.discovery.sparsity_schedules import CubicSchedule as CubicSchedule
 from rtl_plugin.discovery.sparsity_schedules import FixedCountSchedule as FixedCountSchedule
 from rtl_plugin.discovery.sparsity_schedules import GeometricSchedule as GeometricSchedule

@@ -10,6 +10,7 @@ import torch
 from rtl_plugin.data_groups.cycling import cycled
 from rtl_plugin.data_groups.loading import number_of_batches
 from rtl_plugin.discovery.importance import checked_scores
+from rtl_plugin.discovery.measuring import measured
 from rtl_plugin.discovery.plan import DiscoveryPlan
 from rtl_plugin.discovery.rewinding import RewindPoint, verify_rewind
 from rtl_plugin.errors import InvalidArgument
@@ -21,7 +22,7 @@ from rtl_plugin.masked_forward import (
 )
 from rtl_plugin.nested import to_device
 from rtl_plugin.optimizers import build_optimizer
-from rtl_plugin.progress import Progress
+from rtl_plugin.progress import RoundsView
 from rtl_plugin.randomness import derived_seed, forked
 from rtl_plugin.training_step import (
     LossLog,
@@ -42,14 +43,16 @@ class Trained:
     Args:
         scores: prunable parameter name -> importance of its trained weights.
         loss: mean training loss.
+        metric: what ``evaluate`` says of the trained ticket; None where nobody asked.
     """
 
     scores: Mapping[str, torch.Tensor]
     loss: float
+    metric: float | None = None
 
 
 Backend: TypeAlias = Callable[
-    [DiscoveryPlan, RewindPoint, Mapping[str, Masks], int, Progress],
+    [DiscoveryPlan, RewindPoint, Mapping[str, Masks], int, RoundsView],
     Iterator[tuple[str, Trained]],
 ]
 
@@ -59,7 +62,7 @@ def sequential(
     point: RewindPoint,
     masks: Mapping[str, Masks],
     round: int,
-    progress: Progress,
+    progress: RoundsView,
 ) -> Iterator[tuple[str, Trained]]:
     """The reference backend: one group after the other.
 
@@ -100,11 +103,11 @@ class _GroupRun:
         self._loader = loader
         self._batches = cycled(loader, seed)
 
-    def train(self, progress: Progress) -> Trained:
+    def train(self, progress: RoundsView) -> Trained:
         """Train this round's steps and score the prunable weights."""
         log = LossLog(self._where)
         steps = self._plan.steps[self._where.group]
-        for step in progress.track(range(steps), f"{self._where.group}, {self._where.number}"):
+        for step in progress.track(range(steps), self._where.group, self._where.number):
             log.record(self._backward(look=step == 0))
             self._optimizer.step()
             if self._scheduler is not None:
@@ -113,7 +116,20 @@ class _GroupRun:
         loss = log.mean()
         trained = {name: leaf for name, leaf in self._leaves.items() if leaf.requires_grad}
         check_finite(trained, f"{self._where}, step {steps}")
-        return Trained(self._scores(), loss)
+        metric = self._metric()  # before the scores, which may pass more training batches
+        return Trained(self._scores(), loss, metric)
+
+    def _metric(self) -> float | None:
+        plan, group = self._plan, self._plan.groups[self._where.group]
+        if plan.evaluate is None or group.validation is None:
+            return None
+        buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
+        with torch.no_grad():
+            masked = mask_parameters(self._leaves, self._masks)
+        view = MaskedModel(plan.model, self._slots, masked, buffers)
+        # Streams of its own: what a metric draws must not change what is pruned.
+        with forked(derived_seed(plan.seed, "evaluate", self._where.number, self._where.group)):
+            return measured(plan.evaluate, plan.model, view, group.validation, self._where)
 
     def _backward(self, look: bool) -> torch.Tensor:
         batch = to_device(next(self._batches), self._plan.device)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,8 +11,10 @@ from torch import nn
 from rtl_plugin.arguments import callable_name, whole_number
 from rtl_plugin.data_groups import DataGroups
 from rtl_plugin.data_groups.loading import number_of_batches
+from rtl_plugin.diagnostics.collapse_rule import CollapseRule
 from rtl_plugin.discovery.importance import Importance, describe_importance, importance_from
 from rtl_plugin.discovery.keep_top import floor_counts
+from rtl_plugin.discovery.measuring import Evaluate, check_evaluate
 from rtl_plugin.discovery.sparsity_schedules import SparsitySchedule, survivors
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.fingerprint import model_structure, model_values, values_fingerprint
@@ -39,6 +41,9 @@ class DiscoveryPlan:
         masked: names of the prunable parameters.
         rewind_to: dense training steps before the rewind point.
         seed: of every random stream.
+        evaluate: metric of a trained ticket on its validation batches, or None.
+        rule: what counts as an abrupt change of a ticket's similarity curve.
+        stop_before_collapse: whether a ticket whose alarm rings leaves the rounds.
     """
 
     model: nn.Module
@@ -54,7 +59,9 @@ class DiscoveryPlan:
     rewind_to: int
     seed: int
     device: torch.device
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    evaluate: Evaluate | None
+    rule: CollapseRule
+    stop_before_collapse: bool
 
     @property
     def prunable(self) -> int:
@@ -79,6 +86,9 @@ class DiscoveryPlan:
             "floor": dict(self.floors),
             "rewind_to": self.rewind_to,
             "seed": self.seed,
+            "evaluate": None if self.evaluate is None else callable_name(self.evaluate),
+            # The rule alone changes no mask, so a folder of before there was one still resumes.
+            "stop_before_collapse": self.rule.description() if self.stop_before_collapse else None,
         }
 
     def _described_optimizer(self) -> dict[str, Any]:
@@ -105,6 +115,8 @@ def plan_discovery(
     floor: float,
     rewind_to: int,
     seed: int,
+    evaluate: Evaluate | None,
+    stop_before_collapse: bool | CollapseRule,
 ) -> DiscoveryPlan:
     """Check the arguments of ``discover`` and work out the counts of every round.
 
@@ -112,14 +124,19 @@ def plan_discovery(
         InvalidArgument: an argument is out of range or contradicts another, a round would prune
             nothing, or the target lies below the sum of the floors.
         NothingPrunable: no parameter may be masked.
-        InvalidGroups: a group has no batches.
+        InvalidGroups: a group has no batches, or none to evaluate on.
     """
     _check_kinds(groups, loss, schedule)
     whole_number("rewind_to", rewind_to, 0)
     whole_number("seed", seed, 0)
+    check_evaluate(evaluate, groups)
+    rule, stops = _rule(stop_before_collapse)
     chosen = select_prunable(model, prunable)
     floors = floor_counts({name: p.shape for name, p in chosen.items()}, floor)
     total = sum(parameter.numel() for parameter in chosen.values())
+    kept = _kept_counts(schedule, total, sum(floors.values()))
+    if stops:
+        _check_can_ring(rule, len(groups), kept, total)
     return DiscoveryPlan(
         model=model,
         groups=groups,
@@ -128,13 +145,41 @@ def plan_discovery(
         schedule=schedule,
         importance=importance_from(importance),
         steps=_steps(groups, steps, epochs),
-        kept=_kept_counts(schedule, total, sum(floors.values())),
+        kept=kept,
         floors=floors,
         masked=tuple(chosen),
         rewind_to=rewind_to,
         seed=seed,
         device=device_of(model),
+        evaluate=evaluate,
+        rule=rule,
+        stop_before_collapse=stops,
     )
+
+
+def _rule(stop: Any) -> tuple[CollapseRule, bool]:
+    if isinstance(stop, CollapseRule):
+        return stop, True
+    if not isinstance(stop, bool):
+        raise InvalidArgument(
+            f"stop_before_collapse must be True, False or a CollapseRule, got {stop!r}"
+        )
+    return CollapseRule(), stop
+
+
+def _check_can_ring(rule: CollapseRule, groups: int, kept: tuple[int, ...], total: int) -> None:
+    """Refuse to promise a stop that can never come."""
+    if groups < 2:
+        raise InvalidArgument(
+            "stop_before_collapse compares tickets with each other and there is one group: give "
+            "at least two, or prune to a fixed sparsity"
+        )
+    if rule.first_round([count / total for count in kept]) is None:
+        raise InvalidArgument(
+            f"stop_before_collapse needs rounds to see a change in: {len(kept)} rounds give fewer "
+            f"than {rule.warm_up + 1} steps of {rule.window} in the logarithm of the density: use "
+            "more rounds, or a smaller window or warm_up in the CollapseRule"
+        )
 
 
 def _check_kinds(groups: Any, loss: Any, schedule: Any) -> None:

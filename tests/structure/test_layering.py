@@ -21,9 +21,18 @@ RANKS = {
     "extras": 10,
     "modes": 10,
     "nested": 10,
-    "progress": 10,
+    "progress.round_lines": 10,
+    "progress.lines_above": 10,
+    "progress.live_rows": 10,
+    "progress.live_text": 11,
+    "progress.live_table": 12,
+    "progress": 15,
     "randomness": 10,
+    "diagnostics.mask_counts": 19,
     "diagnostics.similarity": 20,
+    "diagnostics.collapse_rule": 20,
+    "diagnostics.collapse": 21,
+    "diagnostics.curves": 21,
     "fingerprint": 20,
     "optimizers": 20,
     "state_codec": 20,
@@ -61,6 +70,7 @@ RANKS = {
 
 HOSTS = {"torch_pruning", "nni", "rtl_torch_pruning", "rtl_nni", "integrations"}
 LATE = {"matplotlib", "sklearn", "scipy", "triton", "mlxtend"}  # pandas comes with mlxtend only
+LATE |= {"jinja2", "nltk", "rich", "skimage", "tensorboard"}
 
 MAX_FILE_LINES = 320
 MAX_FUNCTION_LINES = 60  # without the docstring: the budget must not argue against documenting

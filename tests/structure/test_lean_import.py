@@ -11,6 +11,7 @@ import pytest
 
 # Host, plotting and ML libraries. One that `import torch` brings by itself is not held against us.
 HEAVY = ["torch_pruning", "nni", "matplotlib", "sklearn", "scipy", "pandas", "triton", "mlxtend"]
+HEAVY += ["nltk", "rich", "skimage", "tensorboard"]
 
 PROBE = """
 import json, logging, os, random, signal, sys, warnings

@@ -1,0 +1,97 @@
+"""Comparing the tickets after each round, and letting go those whose alarm rang."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from rtl_plugin.diagnostics.collapse import CollapseMonitor
+from rtl_plugin.diagnostics.mask_counts import count_masks
+from rtl_plugin.diagnostics.similarity import mean_similarity, similarity_matrix
+
+Masks = Mapping[str, torch.Tensor]
+Row = dict[str, Any]
+
+
+class RoundWatch:
+    """Which tickets are still in the rounds, how alike they are, and where each may go back to.
+
+    Args:
+        monitor: rings; fresh.
+        masks: group -> masks before the first round.
+        stops: whether a ticket whose alarm rings leaves the rounds.
+    """
+
+    def __init__(self, monitor: CollapseMonitor, masks: Mapping[str, Masks], stops: bool) -> None:
+        self.active = list(masks)
+        self._monitor, self._stops = monitor, stops
+        self._earlier: dict[int, dict[str, Masks]] = {0: dict(masks)} if stops else {}
+        self._final: dict[str, Masks] = {}
+        self._quiet: list[str] = []
+
+    def close_round(self, round: int, rows: Sequence[Row], masks: Mapping[str, Masks]) -> list[Row]:
+        """Compare the tickets of a round and let go whose alarm rang.
+
+        Args:
+            round: counted from 1.
+            rows: the round's rows of history, in the order of ``active``.
+            masks: group -> masks after the round.
+
+        Returns:
+            The rows with ``similarity``, ``excess``, ``alarm`` and ``left``.
+        """
+        names = self.active
+        counts = count_masks([masks[name] for name in names])
+        alarms = {}
+        if len(names) > 1:
+            rung = self._monitor.observe_counts(round, names, counts)
+            alarms = {alarm.ticket: alarm for alarm in rung}
+        raw = mean_similarity(similarity_matrix(counts))
+        excess = mean_similarity(similarity_matrix(counts, excess=True))
+        leaving = self._leave(round, masks, {n: a.last_good_round for n, a in alarms.items()})
+        return [
+            row
+            | {
+                "similarity": _number(raw[k]),
+                "excess": _number(excess[k]),
+                "alarm": alarms[name].to_json() if name in alarms else None,
+                "left": name in leaving,
+            }
+            for k, (name, row) in enumerate(zip(names, rows, strict=True))
+        ]
+
+    @property
+    def unmeasured(self) -> list[str]:
+        """Groups whose final masks nobody has trained under yet."""
+        return [*self._quiet, *self.active]
+
+    def final_masks(self, masks: Mapping[str, Masks]) -> dict[str, Masks]:
+        """The masks of every ticket: those it left with, otherwise the last.
+
+        Args:
+            masks: group -> masks after the last round it ran.
+
+        Returns:
+            Group -> masks.
+        """
+        return {name: self._final.get(name, masks[name]) for name in masks}
+
+    def _leave(
+        self, round: int, masks: Mapping[str, Masks], good_rounds: Mapping[str, int]
+    ) -> set[str]:
+        if not self._stops:
+            return set()
+        self._earlier[round] = {name: masks[name] for name in self.active}
+        for name, good in good_rounds.items():
+            self._final[name] = self._earlier[good][name]
+        staying = [name for name in self.active if name not in good_rounds]
+        # Alone, a ticket has no similarity that could warn: it keeps what it has.
+        leaving = set(self.active) if good_rounds and len(staying) < 2 else set(good_rounds)
+        self._quiet += [name for name in self.active if name in leaving and name in staying]
+        self.active = [name for name in self.active if name not in leaving]
+        return leaving
+
+
+def _number(value: np.floating[Any]) -> float | None:
+    return None if np.isnan(value) else float(value)
