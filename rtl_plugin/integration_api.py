@@ -16,6 +16,9 @@ from rtl_plugin.data_groups import DataGroups as DataGroups
 from rtl_plugin.data_groups.cycling import cycled as cycled
 from rtl_plugin.data_groups.loading import number_of_batches as number_of_batches
 from rtl_plugin.data_groups.loading import preserved_generators as preserved_generators
+from rtl_plugin.diagnostics.collapse import Alarm as Alarm
+from rtl_plugin.diagnostics.collapse import CollapseMonitor as CollapseMonitor
+from rtl_plugin.diagnostics.collapse_rule import CollapseRule as CollapseRule
 from rtl_plugin.discovery.rewinding import RewindPoint as RewindPoint
 from rtl_plugin.discovery.rewinding import Untouched as Untouched
 from rtl_plugin.discovery.sparsity_schedules import CubicSchedule as CubicSchedule

@@ -117,11 +117,15 @@ class RunFolder:
         write_atomically(path, _json(content))
 
     def log(self, event: str, **fields: Any) -> None:
-        """Append an event with the time to ``log.jsonl``."""
+        """Append an event with the time to ``log.jsonl``, on a line of its own."""
         line = json.dumps({"time": time.time(), "stage": self.stage, "event": event, **fields})
         self.root.mkdir(parents=True, exist_ok=True)
-        with self.log_file.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with self.log_file.open("ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            # A killed run may have left half a line.
+            cut = file.read(1) not in (b"", b"\n")
+            file.write(b"\n" * cut + line.encode() + b"\n")
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

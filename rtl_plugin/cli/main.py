@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rtl_plugin.cli import compare, explain, inspect, quickstart
+from rtl_plugin.cli import compare, explain, inspect, quickstart, report
 from rtl_plugin.errors import RtlError
 
 _DESCRIPTION = """\
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (quickstart, explain, inspect, compare):
+    for command in (quickstart, explain, inspect, compare, report):
         command.add_parser(commands)
     arguments = parser.parse_args(argv)
     try:

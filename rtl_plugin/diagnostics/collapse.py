@@ -141,6 +141,18 @@ class CollapseMonitor:
                 rung.append(self.alarms[name])
         return rung
 
+    def window_start(self, ticket: str) -> int:
+        """The earliest round that a later alarm of a ticket can go back to.
+
+        Args:
+            ticket: its name.
+
+        Returns:
+            A round; 0 is the dense network.
+        """
+        span = self.rule.elasticity(self.curves.get(ticket, []))
+        return 0 if span is None else span[2]
+
 
 @dataclass(frozen=True)
 class _Counts:
@@ -153,13 +165,33 @@ class _Counts:
         """What a ticket keeps, and the mean fraction of it that the peers keep too."""
         row = self.shared[self.names.index(name)]
         kept = float(row[self.names.index(name)])
-        return kept, float(np.mean([row[self.names.index(peer)] for peer in peers])) / kept
+        # Half a weight instead of none: a logarithm of zero would hide the sharpest fall of all.
+        shared = [max(row[self.names.index(peer)], 0.5) for peer in peers]
+        return kept, float(np.mean(shared)) / kept
 
     def jaccard(self, name: str, peers: Sequence[str]) -> float:
         """Mean Jaccard similarity with the peers."""
         kept = dict(zip(self.names, np.diag(self.shared), strict=True))
         row = dict(zip(self.names, self.shared[self.names.index(name)], strict=True))
         return float(np.mean([row[p] / (kept[name] + kept[p] - row[p]) for p in peers]))
+
+    def independent(self, peers: Sequence[str], prunable: int) -> float:
+        """How many independent peers these count for: p / (1 + (p - 1) r), in [1, p].
+
+        r is the mean correlation of two peers' masks, not below 0.
+        """
+        if len(peers) == 1:
+            return 1.0
+        places = [self.names.index(peer) for peer in peers]
+        both = self.shared[np.ix_(places, places)] / prunable
+        density = np.diag(both)
+        spread = np.sqrt(density * (1 - density))
+        scale = np.outer(spread, spread)
+        chance = np.outer(density, density)
+        # A mask that keeps everything varies with none.
+        correlation = np.divide(both - chance, scale, out=np.zeros_like(both), where=scale > 0)
+        pairs = correlation[~np.eye(len(peers), dtype=bool)]
+        return len(peers) / (1 + (len(peers) - 1) * max(float(pairs.mean()), 0.0))
 
 
 def _shared(counts: MaskCounts) -> Matrix:
@@ -188,13 +220,13 @@ def _point(
             f"round {round}: {name!r} keeps {kept:.0f} weights after {kept_before:.0f}: masks that "
             "are pruned only shrink"
         )
-    vanished = overlap == 0 or overlap_before == 0
+    independent = now.independent(peers, prunable)
     return RoundChange(
         round=round,
         density=kept / prunable,
         step=math.log(kept / kept_before),
-        agreement=-math.inf if vanished else math.log(overlap / overlap_before),
-        variance=sampling_variance(overlap, kept / kept_before, kept * len(peers)),
+        agreement=math.log(overlap / overlap_before),
+        variance=sampling_variance(overlap, kept / kept_before, kept, len(peers), independent),
         similarity=now.jaccard(name, peers),
     )
 

@@ -81,8 +81,8 @@ class CollapseRule:
 
     Example:
         >>> rule = CollapseRule()
-        >>> shape = [(0.9, 0.8), (0.8, 0.7), (0.7, 0.64), (0.6, 0.62), (0.5, 0.7)]
-        >>> rule.departure(curve_of(*zip(*shape), kept=1000)).direction
+        >>> shape = [(0.6, 0.7), (0.4, 0.6), (0.25, 0.55), (0.15, 0.7)]
+        >>> rule.departure(curve_of(*zip(*shape))).direction
         'rise'
 
     Source:
@@ -92,7 +92,7 @@ class CollapseRule:
 
     fall: float = 0.2
     rise: float = 0.1
-    noise: float = 4.0
+    noise: float = 3.0
     window: float = 0.2
     warm_up: int = 2
 
@@ -139,7 +139,7 @@ class CollapseRule:
 
         Returns:
             Elasticity, its sampling error, and the round at which the window starts; None where
-            the curve is shorter than the window or overlap has vanished.
+            the curve is shorter than the window.
         """
         step = agreement = variance = 0.0
         for point in reversed(curve):
@@ -147,8 +147,6 @@ class CollapseRule:
             agreement += point.agreement
             variance += point.variance
             if -step >= self.window:
-                if not math.isfinite(agreement):
-                    return None
                 return agreement / step, math.sqrt(variance) / -step, point.round - 1
         return None
 
@@ -184,14 +182,18 @@ class CollapseRule:
 
 
 def curve_of(
-    densities: Sequence[float], overlaps: Sequence[float], kept: float = math.inf
+    densities: Sequence[float],
+    overlaps: Sequence[float],
+    prunable: float = math.inf,
+    peers: float = 1.0,
 ) -> list[RoundChange]:
     """A curve from densities and overlaps alone, after an unpruned start.
 
     Args:
         densities: a ticket's density after rounds 1, 2, ..., falling, in (0, 1).
         overlaps: mean fraction of its weights that a peer keeps too, in (0, 1].
-        kept: prunable weights times the mean number of peers, for the sampling error.
+        prunable: number of prunable weights, for the sampling error.
+        peers: number of independent peers, for the sampling error.
 
     Returns:
         One point a round.
@@ -218,7 +220,7 @@ def curve_of(
                 d,
                 math.log(d / density),
                 math.log(o / overlap),
-                sampling_variance(o, d / density, kept * d),
+                sampling_variance(o, d / density, prunable * d, peers, peers),
                 o / (2 - o),
             )
         )
@@ -226,25 +228,32 @@ def curve_of(
     return points
 
 
-def sampling_variance(overlap: float, survival: float, weights: float) -> float:
-    """Variance of the log overlap when shared weights survive a round by chance.
+def sampling_variance(
+    overlap: float, survival: float, weights: float, peers: float, independent_peers: float
+) -> float:
+    """Variance of the mean log overlap when weights survive a round by chance.
 
     Of n survivors drawn from n / q, a hypergeometric count of shared ones has, relative to its
-    mean, the variance (1 - o) (1 - q) / (o n).
+    mean, the variance v = (1 - o) (1 - q) / (o n). The ticket's own pruning moves its overlaps with
+    peers that keep the same weights together, so that it averages out over independent peers
+    only; the pruning of each peer averages out over all.
 
     Args:
-        overlap: o, in (0, 1].
-        survival: q, the fraction of the ticket's weights that survive the round, in (0, 1).
-        weights: n, survivors times peers.
+        overlap: o, the mean over peers, in (0, 1].
+        survival: q, the fraction of the ticket's weights that survive the round, in (0, 1].
+        weights: n, the survivors.
+        peers: how many there are, at least 1.
+        independent_peers: how many independent ones they count for, in [1, peers].
 
     Returns:
-        At least 0.
+        v / independent_peers + v / peers.
 
     Example:
-        >>> sampling_variance(0.5, 0.75, 100)
-        0.0025
+        >>> sampling_variance(0.5, 0.75, 100, peers=4, independent_peers=2)
+        0.001875
     """
-    return (1 - overlap) * (1 - survival) / (overlap * weights) if overlap > 0 else math.inf
+    single = (1 - overlap) * (1 - survival) / (overlap * weights)
+    return single / independent_peers + single / peers
 
 
 def _in_range(name: str, value: Any, low: float, high: float) -> None:

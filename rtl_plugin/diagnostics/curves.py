@@ -98,7 +98,9 @@ def _curve(name: str, rows: Mapping[int, Mapping[str, Any]]) -> TicketCurve:
     pruned = {number: row for number, row in sorted(rows.items()) if not row.get("closing")}
     # A ticket that left the rounds early may be measured many rounds later.
     closing = next((row for row in rows.values() if row.get("closing")), None)
-    trained_next = [*pruned.values(), {} if closing is None else closing]
+    numbers = [0, *pruned]
+    after = {last: pruned.get(last + 1, {}) for last in numbers}
+    after[numbers[-1]] = {} if closing is None else closing
     start: Mapping[str, Any] = {"round": 0, "achieved": 0.0}
     points = [
         CurvePoint(
@@ -106,11 +108,11 @@ def _curve(name: str, rows: Mapping[int, Mapping[str, Any]]) -> TicketCurve:
             sparsity=row["achieved"],
             similarity=row.get("similarity"),
             excess=row.get("excess"),
-            loss=after.get("loss"),
-            metric=after.get("metric"),
+            loss=after[row["round"]].get("loss"),
+            metric=after[row["round"]].get("metric"),
             alarm=row.get("alarm"),
         )
-        for row, after in zip([start, *pruned.values()], trained_next, strict=True)
+        for row in [start, *pruned.values()]
     ]
     last = points[-1]
     alarm = next((point.alarm for point in points if point.alarm is not None), None)

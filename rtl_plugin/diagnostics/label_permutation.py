@@ -92,7 +92,7 @@ def checked_similarity(values: Any, what: str, groups: int | None = None) -> Mat
     with np.errstate(invalid="ignore"):  # a diagonal may be infinite
         apart = np.abs(matrix - matrix.T)
     np.fill_diagonal(apart, 0.0)
-    if apart.size and apart.max() > _SYMMETRY * max(1.0, float(np.abs(off_diagonal).max())):
+    if off_diagonal.size and apart.max() > _SYMMETRY * max(1.0, float(np.abs(off_diagonal).max())):
         i, j = np.unravel_index(int(apart.argmax()), apart.shape)
         raise InvalidArgument(
             f"{what} is not symmetric: {matrix[i, j]:.6g} for groups {i} and {j}, "

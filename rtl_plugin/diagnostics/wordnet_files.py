@@ -101,9 +101,10 @@ class NounFiles:
         Args:
             name: lemma, ``.n.`` and the number of the sense.
         """
-        lemma, _, number = name.lower().rpartition(".n.")
+        spelled, _, number = name.lower().rpartition(".n.")
+        lemma = "_".join(spelled.split())
         with _damage(self._folder):
-            senses = self._reader.synsets("_".join(lemma.split()), pos="n", check_exceptions=False)
+            senses = self._reader.synsets(lemma, pos="n", check_exceptions=False)
         # nltk also looks under the lemma's base forms; its own synset() counts the lemma's alone.
         own = [s for s in senses if lemma in (each.lower() for each in s.lemma_names())]
         return own[int(number) - 1] if 0 < int(number) <= len(own) else None

@@ -10,7 +10,7 @@ import torch
 from rtl_plugin.data_groups.cycling import cycled
 from rtl_plugin.data_groups.loading import number_of_batches
 from rtl_plugin.discovery.importance import checked_scores
-from rtl_plugin.discovery.measuring import measured
+from rtl_plugin.discovery.measuring import HeldOutBatches, measured
 from rtl_plugin.discovery.plan import DiscoveryPlan
 from rtl_plugin.discovery.rewinding import RewindPoint, verify_rewind
 from rtl_plugin.errors import InvalidArgument
@@ -120,16 +120,13 @@ class _GroupRun:
         return Trained(self._scores(), loss, metric)
 
     def _metric(self) -> float | None:
-        plan, group = self._plan, self._plan.groups[self._where.group]
-        if plan.evaluate is None or group.validation is None:
+        if self._plan.evaluate is None:
             return None
+        # Copies and random streams of its own: a metric must not change what is pruned.
         buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
-        with torch.no_grad():
-            masked = mask_parameters(self._leaves, self._masks)
-        view = MaskedModel(plan.model, self._slots, masked, buffers)
-        # Streams of its own: what a metric draws must not change what is pruned.
-        with forked(derived_seed(plan.seed, "evaluate", self._where.number, self._where.group)):
-            return measured(plan.evaluate, plan.model, view, group.validation, self._where)
+        leaves = {name: leaf.detach().clone() for name, leaf in self._leaves.items()}
+        masked = mask_parameters(leaves, self._masks)
+        return evaluated(self._plan, self._slots, masked, buffers, self._where)
 
     def _backward(self, look: bool) -> torch.Tensor:
         batch = to_device(next(self._batches), self._plan.device)
@@ -162,6 +159,54 @@ class _GroupRun:
             leaf = self._leaves[name]
             result[name] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad / count
         return result
+
+
+def evaluated(
+    plan: DiscoveryPlan,
+    slots: TensorSlots,
+    masked: dict[str, torch.Tensor],
+    buffers: dict[str, torch.Tensor],
+    where: Where,
+) -> float:
+    """What the plan's metric says of a network.
+
+    Args:
+        plan: the checked discovery, with a metric.
+        slots: the model's.
+        masked: parameter name -> value; may be written to.
+        buffers: buffer name -> value; may be written to.
+        where: the group to measure on, and for messages.
+
+    Returns:
+        A finite number.
+
+    Raises:
+        InvalidArgument: the metric is none.
+    """
+    assert plan.evaluate is not None  # noqa: S101 - callers have looked
+    loader = plan.groups[where.group].validation or ()
+    seed = derived_seed(plan.seed, "evaluate", where.number, where.group)
+    batches = HeldOutBatches(loader, plan.device, seed)
+    view = MaskedModel(plan.model, slots, masked, buffers)
+    return measured(plan.evaluate, plan.model, view, batches, where)
+
+
+def rehearse_evaluate(plan: DiscoveryPlan, point: RewindPoint) -> None:
+    """Measure the dense rewind point once a group, so that a metric fails before any training.
+
+    Args:
+        plan: the checked discovery.
+        point: the rewind point.
+
+    Raises:
+        InvalidArgument: the metric is no finite number.
+    """
+    if plan.evaluate is None:
+        return
+    slots = TensorSlots(plan.model)
+    for group in plan.groups:
+        values = {name: value.clone() for name, value in point.parameters.items()}
+        evaluated(plan, slots, values, point.own_buffers(), Where("evaluate", group, "round", 0))
 
 
 _BACKENDS: dict[str, Backend] = {"sequential": sequential}

@@ -16,6 +16,7 @@ from rtl_plugin.discovery.plan import DiscoveryPlan, plan_discovery
 from rtl_plugin.discovery.rewinding import RewindPoint, Untouched
 from rtl_plugin.discovery.rounds import Rounds
 from rtl_plugin.discovery.sparsity_schedules import SparsitySchedule
+from rtl_plugin.environment import software_versions
 from rtl_plugin.modes import set_aside_gradients, train_mode
 from rtl_plugin.optimizers import OptimizerFactory
 from rtl_plugin.progress import Progress
@@ -124,6 +125,7 @@ def discover(
         folder.open(plan.arguments())
         if folder.tickets.exists():
             return _loaded(folder, plan)
+        folder.log("started", versions=software_versions(), device=str(plan.device))
     tickets = _found(plan, train_round, folder, shown)
     if folder is not None:
         tickets.save(folder.tickets)

@@ -75,8 +75,10 @@ def prune_to_the_knee(
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not 0 < value < 1:
             raise InvalidArgument(f"{name} must be a number in (0, 1), got {value!r}")
+    if rule is not None and not isinstance(rule, CollapseRule):
+        raise InvalidArgument(f"rule must be a CollapseRule or None, got {rule!r}")
     # Rounded up, so that no round removes more than the rate.
-    rounds = math.ceil(math.log(1 - limit) / math.log(1 - rate) - 1e-9)
+    rounds = math.ceil(math.log1p(-limit) / math.log1p(-rate) - 1e-9)
     return discover(
         model, groups, loss, schedule=GeometricSchedule(limit, rounds=rounds),
         stop_before_collapse=True if rule is None else rule, **settings,

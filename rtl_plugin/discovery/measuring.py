@@ -1,7 +1,7 @@
 """Measuring a trained ticket on its group's validation batches while the rounds go on."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -9,8 +9,11 @@ import torch
 from torch import nn
 
 from rtl_plugin.data_groups import DataGroups
+from rtl_plugin.data_groups.loading import fresh_iterator
 from rtl_plugin.errors import InvalidArgument, InvalidGroups
 from rtl_plugin.modes import eval_mode
+from rtl_plugin.nested import to_device
+from rtl_plugin.randomness import derived_seed, forked
 
 Evaluate: TypeAlias = Callable[[Any, Iterable[Any]], float]
 
@@ -44,15 +47,15 @@ def check_evaluate(evaluate: Any, groups: DataGroups) -> None:
 
 
 def measured(
-    evaluate: Evaluate, model: nn.Module, view: Any, batches: Iterable[Any], where: object
+    evaluate: Evaluate, model: nn.Module, view: Any, batches: "HeldOutBatches", where: object
 ) -> float:
     """A metric of one trained ticket.
 
     Args:
         evaluate: ``evaluate(view, batches) -> float``.
         model: the network that the view runs; in eval mode meanwhile.
-        view: the network under its ticket, on buffers that may be written to.
-        batches: the group's validation batches, on whatever device they come.
+        view: the network under its ticket, on tensors that may be written to.
+        batches: the group's.
         where: for messages.
 
     Returns:
@@ -61,7 +64,7 @@ def measured(
     Raises:
         InvalidArgument: what came back is no finite number.
     """
-    with torch.no_grad(), eval_mode(model):
+    with torch.no_grad(), eval_mode(model), forked(batches.seed):
         value = evaluate(view, batches)
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
@@ -71,3 +74,36 @@ def measured(
             "undefined (no positive prediction, say) return the number that it should count as"
         )
     return float(value)
+
+
+class HeldOutBatches:
+    """A group's validation batches on the model's device, the same at every first pass.
+
+    Everything else is asked of the loader itself.
+
+    Args:
+        loader: a re-iterable of batches.
+        device: where the model lives.
+        seed: in [0, 2**63), for generators that the loader holds itself.
+
+    Example:
+        >>> batches = HeldOutBatches([torch.zeros(2)], torch.device("cpu"), seed=0)
+        >>> len(batches), [len(batch) for batch in batches]
+        (1, [2])
+    """
+
+    def __init__(self, loader: Iterable[Any], device: torch.device, seed: int) -> None:
+        self._loader, self._device, self.seed = loader, device, seed
+        self._passes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        seed = derived_seed(self.seed, self._passes)
+        self._passes += 1
+        for batch in fresh_iterator(self._loader, seed):
+            yield to_device(batch, self._device)
+
+    def __len__(self) -> int:
+        return len(self._loader)  # type: ignore[arg-type]  # a loader without one says so itself
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)

@@ -10,7 +10,7 @@ from torch import nn
 
 from rtl_plugin.arguments import callable_name, whole_number
 from rtl_plugin.data_groups import DataGroups
-from rtl_plugin.data_groups.loading import number_of_batches
+from rtl_plugin.data_groups.loading import known_length, number_of_batches
 from rtl_plugin.diagnostics.collapse_rule import CollapseRule
 from rtl_plugin.discovery.importance import Importance, describe_importance, importance_from
 from rtl_plugin.discovery.keep_top import floor_counts
@@ -86,10 +86,17 @@ class DiscoveryPlan:
             "floor": dict(self.floors),
             "rewind_to": self.rewind_to,
             "seed": self.seed,
-            "evaluate": None if self.evaluate is None else callable_name(self.evaluate),
+            "evaluate": self._described_metric(),
             # The rule alone changes no mask, so a folder of before there was one still resumes.
             "stop_before_collapse": self.rule.description() if self.stop_before_collapse else None,
         }
+
+    def _described_metric(self) -> dict[str, Any] | None:
+        if self.evaluate is None:
+            return None
+        held_out = {name: group.validation for name, group in self.groups.items()}
+        batches = {n: None if v is None else known_length(v) for n, v in held_out.items()}
+        return {"metric": callable_name(self.evaluate), "batches": batches}
 
     def _described_optimizer(self) -> dict[str, Any]:
         leaves = {

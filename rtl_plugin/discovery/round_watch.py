@@ -9,6 +9,7 @@ import torch
 from rtl_plugin.diagnostics.collapse import CollapseMonitor
 from rtl_plugin.diagnostics.mask_counts import count_masks
 from rtl_plugin.diagnostics.similarity import mean_similarity, similarity_matrix
+from rtl_plugin.packed_masks import PackedMasks
 
 Masks = Mapping[str, torch.Tensor]
 Row = dict[str, Any]
@@ -26,7 +27,8 @@ class RoundWatch:
     def __init__(self, monitor: CollapseMonitor, masks: Mapping[str, Masks], stops: bool) -> None:
         self.active = list(masks)
         self._monitor, self._stops = monitor, stops
-        self._earlier: dict[int, dict[str, Masks]] = {0: dict(masks)} if stops else {}
+        dense = PackedMasks(next(iter(masks.values())))
+        self._earlier: dict[int, dict[str, PackedMasks]] = {0: dict.fromkeys(masks, dense)}
         self._final: dict[str, Masks] = {}
         self._quiet: list[str] = []
 
@@ -82,15 +84,24 @@ class RoundWatch:
     ) -> set[str]:
         if not self._stops:
             return set()
-        self._earlier[round] = {name: masks[name] for name in self.active}
         for name, good in good_rounds.items():
-            self._final[name] = self._earlier[good][name]
+            device = next(iter(masks[name].values())).device
+            kept = self._earlier[good][name]
+            self._final[name] = {parameter: kept[parameter].to(device) for parameter in kept}
         staying = [name for name in self.active if name not in good_rounds]
         # Alone, a ticket has no similarity that could warn: it keeps what it has.
         leaving = set(self.active) if good_rounds and len(staying) < 2 else set(good_rounds)
         self._quiet += [name for name in self.active if name in leaving and name in staying]
         self.active = [name for name in self.active if name not in leaving]
+        self._remember(round, masks)
         return leaving
+
+    def _remember(self, round: int, masks: Mapping[str, Masks]) -> None:
+        """Keep, at one bit a weight, what a later alarm may go back to."""
+        self._earlier[round] = {name: PackedMasks(masks[name]) for name in self.active}
+        starts = [self._monitor.window_start(name) for name in self.active]
+        for earlier in [r for r in self._earlier if r < min(starts, default=round)]:
+            del self._earlier[earlier]
 
 
 def _number(value: np.floating[Any]) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rtl_plugin.diagnostics.collapse import CollapseMonitor
-from rtl_plugin.discovery.backends import Backend, Trained
+from rtl_plugin.discovery.backends import Backend, Trained, rehearse_evaluate
 from rtl_plugin.discovery.keep_top import keep_top
 from rtl_plugin.discovery.plan import DiscoveryPlan
 from rtl_plugin.discovery.rewinding import RewindPoint, Untouched
@@ -59,6 +59,8 @@ class Rounds:
         rounds = len(self._plan.kept)
         closing = 0 if self._plan.evaluate is None else 1
         asked = [self._plan.schedule.sparsity(r + 1, self._plan.prunable) for r in range(rounds)]
+        if not self._done_before():
+            rehearse_evaluate(self._plan, self._point)
         with self._progress.rounds(list(self._plan.groups), rounds + closing, asked) as view:
             for round in range(1, rounds + 1):
                 if self._watch.active:
@@ -66,6 +68,10 @@ class Rounds:
             if closing and self._watch.unmeasured:
                 self._run_closing_round(rounds + 1, view)
         return self._tickets()
+
+    def _done_before(self) -> bool:
+        first = next(iter(self._plan.groups))
+        return self._folder is not None and self._path(self._folder, 1, first).exists()
 
     def _run_round(self, round: int, view: RoundsView) -> None:
         groups = self._watch.active
@@ -160,9 +166,10 @@ class Rounds:
                 ours = done.names == (group,) and set(done.shapes) == set(self._plan.masked)
                 if not ours or len(done.history) != 1:
                     raise StructureMismatch(f"{path} does not belong to this run: delete it")
+                # A file of an older version lacks what later versions tell.
+                told = {"trained_at": self._sparsity(self._masks[group]), "metric": None}
+                rows[group] = told | done.history[0]
                 self._masks[group] = {n: done[group].masks[n] for n in self._plan.masked}
-                # A file of an older version lacks what later versions measure.
-                rows[group] = {"trained_at": None, "metric": None, **done.history[0]}
         return rows
 
     def _report(self, row: Row, seconds: float, view: RoundsView) -> None:

@@ -45,7 +45,7 @@ def test_the_curve_by_hand() -> None:
     assert first.agreement == pytest.approx(math.log(0.5))  # of a's 32 weights b keeps 16
     assert first.similarity == pytest.approx(16 / 48)
     assert second.agreement == pytest.approx(math.log(0.25 / 0.5))
-    assert second.variance == pytest.approx((1 - 0.25) * 0.5 / (0.25 * 16))
+    assert second.variance == pytest.approx(2 * (1 - 0.25) * 0.5 / (0.25 * 16))
     assert monitor.alarms == {}
 
 
@@ -72,6 +72,16 @@ def test_a_fall_rings() -> None:
     assert {a.round for a in monitor.alarms.values()} == {3}
 
 
+def test_an_overlap_that_vanishes_is_a_fall() -> None:
+    rounds = shifted([(4000, 3600), (2000, 1600), (1000, 0)], size=8000)
+    monitor = CollapseMonitor()
+    for number, tickets in enumerate(rounds, start=1):
+        monitor.observe(number, tickets)
+    assert {alarm.direction for alarm in monitor.alarms.values()} == {"fall"}
+    # Half a weight stands for none.
+    assert monitor.curves["a"][-1].agreement == pytest.approx(math.log(0.0005 / 0.8))
+
+
 def test_identical_tickets_never_ring() -> None:
     rounds = [{name: masks(range(n)) for name in "abc"} for n in (32, 16, 8, 4, 2, 1)]
     monitor = watched(rounds)
@@ -81,7 +91,10 @@ def test_identical_tickets_never_ring() -> None:
 
 def test_disjoint_tickets_never_ring() -> None:
     rounds = [{"a": masks(range(n)), "b": masks(range(63, 63 - n, -1))} for n in (16, 8, 4, 2, 1)]
-    assert watched(rounds).alarms == {}
+    monitor = CollapseMonitor()
+    for number, tickets in enumerate(rounds, start=1):
+        monitor.observe(number, tickets)
+    assert monitor.alarms == {}
 
 
 def test_one_ticket_has_nobody_to_be_compared_with() -> None:

@@ -3,12 +3,13 @@
 import math
 
 import pytest
+import torch
 
+from rtl_plugin.diagnostics.collapse import CollapseMonitor
 from rtl_plugin.diagnostics.collapse_rule import (
     FALL,
     RISE,
     CollapseRule,
-    RoundChange,
     curve_of,
     sampling_variance,
 )
@@ -26,8 +27,8 @@ def powers(exponents: list[float]) -> list[float]:
     return result
 
 
-def found(exponents: list[float], rule: CollapseRule | None = None, kept: float = math.inf):
-    curve = curve_of(HALVING[: len(exponents)], powers(exponents), kept)
+def found(exponents: list[float], rule: CollapseRule | None = None, prunable: float = math.inf):
+    curve = curve_of(HALVING[: len(exponents)], powers(exponents), prunable)
     return (rule or CollapseRule()).departure(curve)
 
 
@@ -88,21 +89,52 @@ def test_nothing_rings_in_the_warm_up() -> None:
 
 
 def test_noise_must_be_exceeded() -> None:
-    exponents = [0.3, 0.3, 0.6]
-    overlap = powers(exponents)[2]
-    kept = 100.0  # of 800 prunable at density 1/8
-    error = math.sqrt((1 - overlap) * 0.5 / (overlap * kept)) / math.log(2)
-    of_reference = math.sqrt((1 - powers(exponents)[0]) * 0.5 / (powers(exponents)[0] * 400))
-    error = math.hypot(error, of_reference / math.log(2))
-    change = 0.6 - 0.3
-    assert found(exponents, CollapseRule(noise=0.99 * change / error), kept=800) is not None
-    assert found(exponents, CollapseRule(noise=1.01 * change / error), kept=800) is None
+    exponents = [0.3, 0.3, 0.7]
+    overlaps = powers(exponents)
+    # 800 prunable weights, one peer: survivors 400, 200, 100; two prunings a round.
+    errors = [
+        math.sqrt(2 * (1 - o) * 0.5 / (o * n)) / math.log(2)
+        for o, n in ((overlaps[0], 400), (overlaps[2], 100))
+    ]
+    doubt = (0.7 - 0.3) / math.hypot(*errors)
+    assert found(exponents, CollapseRule(noise=0.99 * doubt), prunable=800) is not None
+    assert found(exponents, CollapseRule(noise=1.01 * doubt), prunable=800) is None
 
 
 def test_sampling_variance_by_hand() -> None:
-    assert sampling_variance(0.5, 0.75, 100) == 0.0025  # 0.5 * 0.25 / (0.5 * 100)
-    assert sampling_variance(1.0, 0.5, 10) == 0.0
-    assert sampling_variance(0.0, 0.5, 10) == math.inf
+    # 0.5 * 0.25 / (0.5 * 100) = 0.0025 for one pruning against one peer.
+    assert sampling_variance(0.5, 0.75, 100, 1, 1) == 0.005
+    assert sampling_variance(0.5, 0.75, 100, 4, 4) == 0.00125
+    assert sampling_variance(0.5, 0.75, 100, 4, 1) == 0.003125
+    assert sampling_variance(1.0, 0.5, 10, 1, 1) == 0.0
+
+
+@pytest.mark.parametrize(("peers", "alike"), [(1, False), (9, False), (9, True), (30, True)])
+def test_the_sampling_error_is_that_of_random_pruning(peers: int, alike: bool) -> None:
+    """Elasticities of one random round, against the error that is stated for them."""
+    generator = torch.Generator().manual_seed(peers + alike)
+    size, kept, survive, rounds = 2000, 600, 450, 300
+    values, stated = [], []
+    for _ in range(rounds):
+        first = {
+            name: torch.randperm(size, generator=generator)[:kept] for name in range(peers + 1)
+        }
+        if alike:
+            first = {name: first[min(name, 1)] for name in first}
+        second = {
+            n: m[torch.randperm(kept, generator=generator)[:survive]] for n, m in first.items()
+        }
+        monitor = CollapseMonitor(CollapseRule(window=0.01))
+        for number, masks in enumerate((first, second), start=1):
+            flat = {str(n): torch.zeros(size, dtype=torch.bool) for n in masks}
+            for name, mask in masks.items():
+                flat[str(name)][mask] = True
+            monitor.observe(number, {name: {"w": mask} for name, mask in flat.items()})
+        change = monitor.curves["0"][-1]
+        values.append(change.agreement)
+        stated.append(change.variance)
+    ratio = float(torch.tensor(values).std()) / math.sqrt(sum(stated) / rounds)
+    assert 0.75 < ratio < 1.25
 
 
 def test_small_steps_are_taken_together() -> None:
@@ -123,12 +155,6 @@ def test_first_round_that_can_ring() -> None:
     assert rule.first_round([0.9**k for k in range(1, 7)]) == 4
     assert rule.first_round(HALVING[:2]) is None
     assert CollapseRule(warm_up=1).first_round(HALVING[:2]) == 2
-
-
-def test_overlap_that_vanished_gives_no_elasticity() -> None:
-    lost = RoundChange(1, 0.5, math.log(0.5), -math.inf, math.inf, 0.0)
-    assert CollapseRule().elasticity([lost]) is None
-    assert CollapseRule().departure([lost] * 4) is None
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,16 @@ def test_an_alarm_that_stops_nothing() -> None:
     assert (curve.alarm, curve.left, curve.kept_round) == (ALARM, False, 4)
 
 
+def test_a_round_that_is_missing_shifts_nothing() -> None:
+    history = [row(1, 0.3, loss=1.0, metric=0.9), row(3, 0.7, loss=3.0, metric=0.7)]
+    points = ticket_curves(history)["a"].points
+    assert [(p.round, p.loss, p.metric) for p in points] == [
+        (0, 1.0, 0.9),
+        (1, None, None),
+        (3, None, None),
+    ]
+
+
 def test_who_left_quietly_is_measured_later() -> None:
     history = [row(1, 0.3), row(2, 0.5, left=True), row(9, 0.5, metric=0.6, closing=True)]
     curve = ticket_curves(history)["a"]

@@ -115,7 +115,7 @@ def test_times_are_in_the_log_alone(tmp_path: Path) -> None:
     run(MLP, tmp_path, Interrupting())
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     of_a_round = ["round", "round", "compared", "compared"]
-    assert [event["event"] for event in events] == [*of_a_round, *of_a_round, "finished"]
+    assert [event["event"] for event in events] == ["started", *of_a_round, *of_a_round, "finished"]
     assert all(event["stage"] == "discover" and event["time"] > 1e9 for event in events)
     assert all(event["seconds"] > 0 for event in events if event["event"] == "round")
     for name, content in files_of(tmp_path).items():

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
-from rtl_plugin import DataGroups, GeometricSchedule
+from rtl_plugin import DataGroups, GeometricSchedule, TicketSet
 from rtl_plugin.diagnostics.curves import ticket_curves
 from rtl_plugin.errors import InvalidArgument, InvalidGroups
 from rtl_plugin.prunable import select_prunable
@@ -127,7 +128,7 @@ def test_a_killed_run_measures_the_rest(tmp_path: Path) -> None:
     def dying(view: Any, batches: Iterable[Any]) -> float:
         nonlocal calls
         calls += 1
-        if calls == 6:  # in the closing round
+        if calls == 2 + 6:  # after two rehearsals, in the closing round
             raise KeyboardInterrupt
         return accuracy(view, batches)
 
@@ -140,9 +141,82 @@ def test_a_killed_run_measures_the_rest(tmp_path: Path) -> None:
     assert folders[0].tickets.read_bytes() == folders[1].tickets.read_bytes()
 
 
+def test_a_validation_loader_with_a_generator_of_its_own_resumes_too(tmp_path: Path) -> None:
+    def groups() -> DataGroups:
+        train = {name: NamedBatches(MLP, name, 2, torch.float32) for name in "ab"}
+        held_out = {}
+        for name in "ab":
+            batch = next(iter(NamedBatches(MLP, name * 2, 1, torch.float32)))
+            samples = TensorDataset(batch[0], batch[1])
+            generator = torch.Generator().manual_seed(1)
+            held_out[name] = DataLoader(samples, 3, shuffle=True, generator=generator)
+        return DataGroups.from_loaders(train, validation=held_out)
+
+    def mean_of_batches(model: Any, batches: Any) -> float:
+        assert len(batches) == 2
+        assert batches.batch_size == 3
+        return float(torch.stack([model(x).mean() for x, _ in batches]).mean())
+
+    whole = found(built(MLP), groups(), evaluate=mean_of_batches, run_folder=tmp_path / "whole")
+    killed = tmp_path / "killed" / "discover"
+    killed.mkdir(parents=True)
+    done = tmp_path / "whole" / "discover"
+    for name in ("arguments.json", "round-0001-group-0000.safetensors"):
+        (killed / name).write_bytes((done / name).read_bytes())
+    of = groups()
+    again = found(built(MLP), of, evaluate=mean_of_batches, run_folder=tmp_path / "killed")
+    assert again.history == whole.history
+    generators = [group.validation.generator for group in of.values()]  # type: ignore[union-attr]
+    assert [generator.initial_seed() for generator in generators] == [1, 1]
+
+
+def test_a_metric_that_writes_to_the_weights_changes_no_mask() -> None:
+    def clamping(model: Any, batches: Any) -> float:
+        for parameter in model.parameters():
+            parameter.zero_()
+        return 0.0
+
+    for importance in ("magnitude", "weight_gradient"):
+        plain = found(built(CONV), groups_with_validation(CONV), importance=importance)
+        clamped = found(
+            built(CONV), groups_with_validation(CONV), importance=importance, evaluate=clamping
+        )
+        assert (plain.similarity() == clamped.similarity()).all()
+        for name in plain:
+            for parameter, mask in plain[name].masks.items():
+                assert torch.equal(mask, clamped[name].masks[parameter])
+
+
+def test_a_metric_fails_before_any_training() -> None:
+    def never(model: Any, batch: Any) -> torch.Tensor:
+        raise AssertionError("trained")
+
+    with pytest.raises(InvalidArgument, match=r"evaluate.*group 'a'.*finite number"):
+        found(built(MLP), groups_with_validation(), never, evaluate=lambda m, b: float("nan"))
+
+
+def test_a_folder_of_an_older_version_resumes(tmp_path: Path) -> None:
+    """Rows then had neither trained_at nor metric."""
+    whole = found(built(MLP), groups_with_validation(), run_folder=tmp_path)
+    folder = RunFolder(tmp_path, "discover")
+    folder.tickets.unlink()
+    for round in (1, 2):
+        for place in (0, 1):
+            path = folder.round_ticket(round, place)
+            old = TicketSet.load(path)
+            row = {k: v for k, v in old.history[0].items() if k not in ("trained_at", "metric")}
+            TicketSet(list(old.values()), history=[row]).save(path)
+    arguments = folder.read_json(folder.arguments)
+    folder.write_json(
+        folder.arguments,
+        {k: v for k, v in arguments.items() if k not in ("evaluate", "stop_before_collapse")},
+    )
+    assert found(built(MLP), groups_with_validation(), run_folder=tmp_path).history == whole.history
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.5", None, True, torch.ones(2)])
 def test_what_is_no_number_is_refused(value: Any) -> None:
-    with pytest.raises(InvalidArgument, match=r"group 'a'.*round 1.*finite number"):
+    with pytest.raises(InvalidArgument, match=r"evaluate.*group 'a'.*finite number"):
         found(built(MLP), groups_with_validation(), evaluate=lambda model, batches: value)
 
 

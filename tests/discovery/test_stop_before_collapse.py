@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from rtl_plugin import CollapseRule, DataGroups, GeometricSchedule, TicketSet
+from rtl_plugin import CollapseRule, DataGroups, GeometricSchedule, Importance, TicketSet
 from rtl_plugin.diagnostics.curves import ticket_curves
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.run_folder import RunFolder
@@ -53,10 +53,35 @@ def test_the_others_are_those_of_a_run_without_stopping() -> None:
         assert (row["kept"], row["loss"]) == (twin["kept"], twin["loss"])
 
 
+class FallingApart(Importance):
+    """All groups agree about what to keep for some rounds, and then about nothing."""
+
+    needs_gradients = False
+
+    def __init__(self, agreed_calls: int) -> None:
+        self.calls, self.agreed_calls = 0, agreed_calls
+
+    def scores(self, weights: Any, gradients: Any) -> Any:
+        self.calls += 1
+        if self.calls <= self.agreed_calls:
+            return {n: torch.arange(w.numel()).reshape(w.shape).float() for n, w in weights.items()}
+        return {name: torch.rand(weight.shape) for name, weight in weights.items()}
+
+
 def test_without_stopping_alarms_are_told_all_the_same() -> None:
-    tickets = pruned(importance="magnitude")
-    assert all(row["left"] is False for row in tickets.history)
+    importance = FallingApart(agreed_calls=5 * 3)
+    tickets = pruned(importance=importance)
     assert {row["round"] for row in tickets.history} == set(range(1, ROUNDS + 1))
+    assert all(row["left"] is False for row in tickets.history)
+    rung = [row for row in tickets.history if row["alarm"]]
+    assert [row["group"] for row in rung] == list("abcde")
+    assert {(row["round"], row["alarm"]["direction"]) for row in rung} == {(4, "fall")}
+
+
+def test_the_default_rule_stops_what_falls_apart() -> None:
+    tickets = pruned(importance=FallingApart(agreed_calls=5 * 3), stop_before_collapse=True)
+    assert {curve.kept_round for curve in ticket_curves(tickets.history).values()} == {3}
+    assert tickets.similarity().min() == 1.0, "the masks from before they fell apart"
 
 
 def test_two_tickets_leave_together() -> None:

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 RANKS = {
     "errors": 0,
     "arguments": 10,
+    "environment": 10,
     "extras": 10,
     "modes": 10,
     "nested": 10,
