@@ -29,6 +29,7 @@ _FILES = (
     "accuracy.png",
     "comparison.json",
     "mixture.safetensors",
+    "report.html",
     "similarity.png",
     "tickets.safetensors",
 )
@@ -54,7 +55,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Discover, retrain, route, compare; write tickets, mixture, table and plots."""
+    """Discover, retrain, route, compare; write tickets, mixture, table, plots and page."""
     began = time.perf_counter()
     output, task = arguments.output, digits_task()
     output.mkdir(parents=True, exist_ok=True)  # now, not after minutes of training
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     mixture = _find_and_retrain(task, output)
     _route_a_mixed_batch(task, mixture)
     _compare(task, arguments.seeds, output)
+    reports.write_report(output, output / "report.html", title="Quickstart")
     _say(f"\nWrote {', '.join(_FILES)} to {output} in {time.perf_counter() - began:.0f} s.")
 
 

@@ -34,6 +34,15 @@ class Alarm:
         limit: what ``change`` passed.
         last_good_round: the round to go back to.
         explanation: one sentence for people.
+
+    Example:
+        >>> import torch
+        >>> monitor = CollapseMonitor(CollapseRule(noise=0, rise=0.05, warm_up=1))
+        >>> for round, (kept, shared) in enumerate([(32, 20), (16, 10), (8, 7)], start=1):
+        ...     a = torch.arange(64) < kept
+        ...     alarms = monitor.observe(round, {"a": {"w": a}, "b": {"w": a.roll(kept - shared)}})
+        >>> [(alarm.ticket, alarm.round, alarm.direction) for alarm in alarms]
+        [('a', 3, 'rise'), ('b', 3, 'rise')]
     """
 
     ticket: str

@@ -13,7 +13,7 @@ from rtl_plugin.errors import MissingExtra
 from tests.cli import toy_task
 
 FILES = [
-    *("accuracy.png", "comparison.json", "mixture.safetensors"),
+    *("accuracy.png", "comparison.json", "mixture.safetensors", "report.html"),
     *("similarity.png", "tickets.safetensors"),
 ]
 
@@ -52,6 +52,9 @@ def test_it_goes_through_the_whole_method_and_writes_all_files(
     assert sorted(path.name for path in folder.iterdir()) == FILES
     for name in ("accuracy.png", "similarity.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "random tickets" in page
+    assert "low" in page
 
 
 @pytest.mark.usefixtures("tiny")
