@@ -1,8 +1,9 @@
-"""Default limits of the collapse rule, from runs whose labels nobody looks at.
+"""Default limits of the collapse rule, from pilot runs and no held-out labels.
 
 A ticket counts as healthy as long as it trains to a loss no higher than the dense network's in as
-many steps. What its similarity curve does until then is no collapse, so the limits are the 95th
-percentiles, over tickets, of the largest departure while healthy, rounded up to 0.05.
+many steps; the training loss knows training labels, and nothing else here knows any. What a
+similarity curve does until then is no collapse, so the limits are the 95th percentiles, over
+tickets, of the largest departure while healthy, rounded up to 0.05. Every ticket counts alike.
 """
 
 import math
@@ -22,24 +23,37 @@ def healthy_rounds(trace: Trace) -> int:
     return next((r - 1 for r in ends if trace.losses[r] > trace.losses[0]), trace.rounds)
 
 
-def largest_departures(trace: Trace, rule: CollapseRule) -> tuple[float, float]:
-    """How far the elasticity climbed above its smallest and fell below zero while healthy."""
-    values: list[float] = []
-    climb = dip = 0.0
-    for end in range(1, healthy_rounds(trace) + 1):
-        span = rule.elasticity(trace.changes[:end])
-        if span is None:
-            continue
-        if len(values) >= rule.warm_up:
-            climb, dip = max(climb, span[0] - min(values)), max(dip, -span[0])
-        values.append(span[0])
-    return climb, dip
+def largest_departures(trace: Trace, rule: CollapseRule) -> tuple[float, float] | None:
+    """How far the elasticity climbed above its smallest and fell below zero while healthy.
+
+    None for a ticket that collapsed before the rule's warm-up was over: it says nothing.
+    """
+    ends = range(1, healthy_rounds(trace) + 1)
+    spans = [rule.elasticity(trace.changes[:end]) for end in ends]
+    values = [span[0] for span in spans if span is not None]
+    if len(values) <= rule.warm_up:
+        return None
+    judged = range(rule.warm_up, len(values))
+    climb = max(values[i] - min(values[:i]) for i in judged)
+    dip = max(-values[i] for i in judged)
+    return max(climb, 0.0), max(dip, 0.0)
 
 
-def calibrated(traces: Sequence[Trace]) -> dict[str, float]:
-    """``fall`` and ``rise`` for :class:`rtl_plugin.CollapseRule`."""
+def calibrated(traces: Sequence[Trace]) -> dict[str, float | int | None]:
+    """``fall`` and ``rise`` for :class:`rtl_plugin.CollapseRule`, from how many of the tickets.
+
+    Both are None where no ticket stayed healthy for longer than the warm-up.
+    """
     rule = CollapseRule()
-    departures = np.array([largest_departures(trace, rule) for trace in traces])
-    limits = np.quantile(departures, QUANTILE, axis=0)
-    fall, rise = (round(max(1, math.ceil(limit / GRID)) * GRID, 2) for limit in limits)
-    return {"fall": fall, "rise": rise}
+    found = [largest_departures(trace, rule) for trace in traces]
+    departures = np.array([each for each in found if each is not None])
+    counted: dict[str, float | int | None] = {"tickets": len(departures), "of": len(traces)}
+    if not len(departures):
+        return {"fall": None, "rise": None, **counted}
+    fall, rise = (rounded_up(float(each)) for each in np.quantile(departures, QUANTILE, axis=0))
+    return {"fall": fall, "rise": rise, **counted}
+
+
+def rounded_up(limit: float) -> float:
+    """To the next multiple of the grid, and never to zero."""
+    return round(max(1, math.ceil(limit / GRID - 1e-9)) * GRID, 2)

@@ -1,12 +1,13 @@
-"""What benchmarks/collapse.py compares: when a ticket's accuracy breaks down, and who says so when.
+"""What benchmarks/collapse.py compares: when a ticket's metric breaks down, and who says so when.
 
-Knees are seen with held-out labels and alarms are not. All of it is pure: a recorded ticket in,
-a round out.
+Knees are seen with held-out labels (an INR's with its training pixels) and alarms are not. All of
+it is pure: a recorded ticket in, a round out.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from sklearn.isotonic import IsotonicRegression
 from rtl_plugin import CollapseMonitor, CollapseRule
 from rtl_plugin.diagnostics.collapse_rule import RoundChange
 from rtl_plugin.diagnostics.mask_counts import LayerCounts, MaskCounts
+
+ROUNDING = 1e-9  # sums of a fit that should be equal differ by less
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,18 @@ class Trace:
     def rounds(self) -> int:
         return len(self.densities) - 1
 
-    def quality(self, round: int) -> float:
-        """Share of the way from chance to the best metric, 1 at the best."""
-        best = max(self.metrics)
-        return (self.metrics[round] - self.chance) / (best - self.chance)
+    @cached_property
+    def quality(self) -> tuple[float, ...] | None:
+        """Per round, the share of the way from chance to the best metric, never rising.
+
+        The metric's falling isotonic fit evens out the noise of single rounds, upwards and
+        downwards; its first value is the best. None for a ticket whose best is not above chance:
+        it never learnt anything that it could lose.
+        """
+        rounds = np.arange(self.rounds + 1)
+        fit = IsotonicRegression(increasing=False).fit_transform(rounds, self.metrics)
+        above = fit - self.chance
+        return None if above[0] <= ROUNDING else tuple(float(each) for each in above / above[0])
 
 
 def traces_of(run: dict[str, Any]) -> list[Trace]:
@@ -64,26 +75,24 @@ def traces_of(run: dict[str, Any]) -> list[Trace]:
 
 
 def tolerance_knee(trace: Trace, tolerance: float) -> int | None:
-    """The first round from which on a share ``tolerance`` of the best above chance is lost."""
-    below = [trace.quality(round) < 1 - tolerance for round in range(trace.rounds + 1)]
-    if not below[-1]:
-        return None
-    return max((round for round, lost in enumerate(below) if not lost), default=-1) + 1
+    """The first round at which more than a share ``tolerance`` of the best above chance is lost."""
+    quality = enumerate(trace.quality or ())
+    lost = (round for round, q in quality if q < 1 - tolerance - ROUNDING)
+    return next(lost, None)
 
 
 def chord_knee(trace: Trace) -> int | None:
     """The round after the metric's falling fit lies farthest above its chord (Kneedle's formula).
 
     Source: Satopaa et al., Finding a "Kneedle" in a Haystack, ICDCS workshops 2011; the fit is
-    isotonic regression in place of a spline.
+    isotonic regression in place of a spline. A fit that falls by less than a tenth has no knee.
     """
-    quality = [trace.quality(round) for round in range(trace.rounds + 1)]
-    rounds = np.arange(trace.rounds + 1)
-    fit = IsotonicRegression(increasing=False).fit_transform(rounds, quality)
-    if fit[0] - fit[-1] < 0.1:
+    quality = np.array(trace.quality or [1.0])
+    if quality[0] - quality[-1] < 0.1:
         return None
-    chord = fit[0] + (fit[-1] - fit[0]) * rounds / rounds[-1]
-    return int(np.argmax(fit - chord)) + 1
+    share = np.arange(trace.rounds + 1) / trace.rounds
+    chord = quality[0] + (quality[-1] - quality[0]) * share
+    return int(np.argmax(quality - chord)) + 1
 
 
 Knee = Callable[[Trace], int | None]
@@ -95,118 +104,79 @@ KNEES: dict[str, Knee] = {
 }
 PRIMARY_KNEE = "5 % lost"
 
-Alarm = Callable[[Trace], int | None]
+
+@dataclass(frozen=True)
+class Ring:
+    """A rule rang after a round, and keeps the masks of an earlier one (0: the dense network)."""
+
+    alarm: int
+    kept: int
 
 
-def monitored(rule: CollapseRule) -> Alarm:
-    """The monitor of the package."""
-
-    def alarm(trace: Trace) -> int | None:
-        ends = range(1, len(trace.changes) + 1)
-        return next((e for e in ends if rule.departure(trace.changes[:e]) is not None), None)
-
-    return alarm
+Rule = Callable[[Trace], Ring | None]
 
 
-def fixed_sparsity(limit: float) -> Alarm:
-    """Stop everything at one sparsity."""
-    return lambda trace: _first(trace, lambda r: 1 - trace.densities[r] >= limit)
+def monitored(rule: CollapseRule) -> Rule:
+    """The monitor of the package; it names the round to keep itself."""
+
+    def ring(trace: Trace) -> Ring | None:
+        for end in range(1, len(trace.changes) + 1):
+            departure = rule.departure(trace.changes[:end])
+            if departure is not None:
+                return Ring(trace.changes[end - 1].round, departure.last_good_round)
+        return None
+
+    return ring
 
 
-def fixed_jaccard(limit: float) -> Alarm:
-    """Stop when the mean Jaccard similarity has fallen to a fixed value."""
-    return lambda trace: _first(trace, lambda r: trace.similarities[r] <= limit)
+def fixed_sparsity(limit: float) -> Rule:
+    """Stop everything at one sparsity; the masks of the round before are kept."""
+    return lambda trace: _first(trace, lambda r: 1 - trace.densities[r] >= limit, kept=1)
 
 
-def loss_slope(limit: float) -> Alarm:
+def fixed_jaccard(limit: float) -> Rule:
+    """Stop when the mean Jaccard similarity falls to a fixed value; keep the round before.
+
+    One-sided: it never rings because similarity rises.
+    """
+    return lambda trace: _first(trace, lambda r: trace.similarities[r] <= limit, kept=1)
+
+
+def loss_slope(limit: float) -> Rule:
     """Stop when the training loss grows too fast: its elasticity with the inverse density.
 
-    The loss under a round's masks is known when the next round has trained.
+    The loss under a round's masks is known when the next round has trained, so the masks of two
+    rounds ago are the last good ones.
     """
 
     def steep(trace: Trace, round: int) -> bool:
         if round < 2:
             return False
+        shrunk = math.log(trace.densities[round - 2] / trace.densities[round - 1])
         growth = math.log(trace.losses[round - 1] / trace.losses[round - 2])
-        return growth >= limit * math.log(trace.densities[round - 2] / trace.densities[round - 1])
+        return shrunk > 0 and growth >= limit * shrunk
 
-    return lambda trace: _first(trace, lambda r: steep(trace, r))
+    return lambda trace: _first(trace, lambda r: steep(trace, r), kept=2)
 
 
-def loss_level(limit: float) -> Alarm:
-    """Stop when the training loss has passed a multiple of the dense network's."""
+def loss_level(limit: float) -> Rule:
+    """Stop when the training loss has passed a multiple of the dense network's; keep as above."""
     return lambda trace: _first(
-        trace, lambda r: r >= 2 and trace.losses[r - 1] > limit * trace.losses[0]
+        trace, lambda r: r >= 2 and trace.losses[r - 1] > limit * trace.losses[0], kept=2
     )
 
 
-def _first(trace: Trace, holds: Callable[[int], bool]) -> int | None:
-    return next((round for round in range(1, trace.rounds + 1) if holds(round)), None)
+def _first(trace: Trace, holds: Callable[[int], bool], kept: int) -> Ring | None:
+    """Ring at the first round where it holds, keeping the masks of ``kept`` rounds before."""
+    alarm = next((round for round in range(1, trace.rounds + 1) if holds(round)), None)
+    return None if alarm is None else Ring(alarm, alarm - kept)
 
 
-# A naive rule's one number is the one that hits most knees of the pilot runs: with labels, which
+# A naive rule's one number is fitted to the knees of the pilot runs: with held-out labels, which
 # the monitor's defaults never saw.
-NAIVE: dict[str, tuple[Callable[[float], Alarm], Sequence[float]]] = {
-    "fixed sparsity": (fixed_sparsity, [1 - 0.02 * 1.04**k for k in range(-45, 90)]),
+NAIVE: dict[str, tuple[Callable[[float], Rule], Sequence[float]]] = {
+    "fixed sparsity": (fixed_sparsity, [1 - 0.02 * 1.04**k for k in range(-67, 90)]),
     "fixed Jaccard": (fixed_jaccard, [0.01 * k for k in range(2, 80)]),
     "loss slope": (loss_slope, [0.05 * k for k in range(1, 80)]),
     "loss level": (loss_level, [0.25 + 0.05 * k for k in range(1, 200)]),
 }
-
-
-@dataclass(frozen=True)
-class Score:
-    """How alarms and knees of some tickets meet."""
-
-    tickets: int
-    knees: int
-    alarms: int
-    hits: int
-    early: int
-    late: int
-    missed: int
-    needless: int
-    leads: tuple[int, ...]
-
-    @property
-    def hit_rate(self) -> float:
-        """Share of the tickets with a knee whose alarm rang within one round of it (recall)."""
-        return self.hits / self.knees if self.knees else math.nan
-
-    @property
-    def precision(self) -> float:
-        """Share of the alarms that rang within one round of a knee."""
-        return self.hits / self.alarms if self.alarms else math.nan
-
-    @property
-    def false_alarms(self) -> float:
-        """Share of the tickets whose alarm rang more than one round early, or without a knee."""
-        return (self.early + self.needless) / self.tickets
-
-
-def scored(traces: Sequence[Trace], alarm: Alarm, knee: Knee) -> Score:
-    """Compare a rule's alarms with the knees."""
-    pairs = [(alarm(trace), knee(trace)) for trace in traces]
-    leads = tuple(k - a for a, k in pairs if a is not None and k is not None)
-    return Score(
-        tickets=len(pairs),
-        knees=sum(k is not None for _, k in pairs),
-        alarms=sum(a is not None for a, _ in pairs),
-        hits=sum(abs(lead) <= 1 for lead in leads),
-        early=sum(lead > 1 for lead in leads),
-        late=sum(lead < -1 for lead in leads),
-        missed=sum(a is None and k is not None for a, k in pairs),
-        needless=sum(a is not None and k is None for a, k in pairs),
-        leads=leads,
-    )
-
-
-def best_limit(name: str, traces: Sequence[Trace], knee: Knee) -> float:
-    """The parameter of a naive rule that hits most knees with fewest false alarms."""
-    make, limits = NAIVE[name]
-
-    def rank(limit: float) -> tuple[float, float]:
-        score = scored(traces, make(limit), knee)
-        return score.hits - score.early - score.needless, -abs(sum(score.leads))
-
-    return max(limits, key=rank)

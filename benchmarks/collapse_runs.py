@@ -2,9 +2,11 @@
 
 Each gives, per round and ticket, what is kept, what every two tickets share, the training loss and
 the metric. The metric is of the network trained under the masks of that round, on the validation
-and test samples together: nothing is chosen by it.
+and test samples together: nothing is chosen by it. An INR has neither: it is measured on the pixels
+that it was trained on.
 """
 
+import hashlib
 import json
 import math
 import tempfile
@@ -20,6 +22,7 @@ from rtl_plugin import TicketSet
 from rtl_plugin.checkpoint import write_atomically
 from rtl_plugin.diagnostics.curves import ticket_curves
 from rtl_plugin.diagnostics.mask_counts import count_masks
+from rtl_plugin.errors import DamagedFile
 from rtl_plugin.run_folder import RunFolder
 from rtl_plugin.tasks import digits, image_regions, one_vs_rest_digits
 
@@ -39,9 +42,35 @@ class CollapseTask:
     sparsity: float
     rounds: int
     chance: Callable[[rtl.DataGroups], dict[str, float]]
+    floor: float = 0.0001
 
     def optimizer(self, params: Any) -> torch.optim.Optimizer:
         return torch.optim.Adam(params, lr=self.learning_rate)
+
+    def settings(self) -> dict[str, Any]:
+        """What a run depends on beside the seed; ``name`` stands for the data."""
+        return {
+            "task": self.name,
+            "network": qualified(self.build_model),
+            "loss": qualified(self.loss),
+            "evaluate": qualified(self.evaluate),
+            "optimizer": "Adam",
+            "learning rate": self.learning_rate,
+            "steps": self.steps,
+            "sparsity": self.sparsity,
+            "rounds": self.rounds,
+            "floor": self.floor,
+        }
+
+    def file(self, seed: int, cache: Path) -> Path:
+        """Where a run with these settings is kept."""
+        text = json.dumps(self.settings(), sort_keys=True)
+        short = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return cache / f"{self.name.replace(' ', '-')}-{seed}-{short}.json"
+
+
+def qualified(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def inr_task(photo: str) -> CollapseTask:
@@ -88,25 +117,44 @@ def with_all_held_out(groups: rtl.DataGroups) -> rtl.DataGroups:
 
 
 def run_of(task: CollapseTask, seed: int, cache: Path) -> dict[str, Any]:
-    """One discovery as plain numbers, from the cache where it was run before."""
-    path = cache / f"{task.name.replace(' ', '-')}-{seed}.json"
-    if path.exists():
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return content
+    """One discovery as plain numbers, from the cache where it was run with the same settings."""
+    path = task.file(seed, cache)
+    kept = kept_run(path)
+    if kept is None or (kept.get("settings"), kept.get("seed")) != (task.settings(), seed):
+        kept = measured(task, seed)
+        write_atomically(path, (json.dumps(kept) + "\n").encode())
+    return kept
+
+
+def kept_run(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise DamagedFile(f"{path} is not JSON ({error}): delete it to run it again") from error
+    if not isinstance(content, dict):
+        raise DamagedFile(f"{path} does not hold a JSON object: delete it to run it again")
+    return content
+
+
+def measured(task: CollapseTask, seed: int) -> dict[str, Any]:
+    """One discovery as plain numbers."""
     groups = with_all_held_out(task.groups())
     with tempfile.TemporaryDirectory() as folder:
         tickets = rtl.discover(
             task.build_model(seed), groups, task.loss,
             schedule=rtl.GeometricSchedule(task.sparsity, rounds=task.rounds), steps=task.steps,
-            optimizer=task.optimizer, floor=0.0001, evaluate=task.evaluate, seed=seed,
+            optimizer=task.optimizer, floor=task.floor, evaluate=task.evaluate, seed=seed,
             run_folder=folder,
         )  # fmt: skip
         counts = [shared(folder, round, len(groups)) for round in range(1, task.rounds + 1)]
     curves = [ticket_curves(tickets.history)[name] for name in groups]
     chance = task.chance(groups)
-    run = {
+    return {
         "task": task.name,
         "seed": seed,
+        "settings": task.settings(),
         "metric": task.metric,
         "groups": list(groups),
         "prunable": sum(math.prod(shape) for shape in tickets.shapes.values()),
@@ -115,8 +163,6 @@ def run_of(task: CollapseTask, seed: int, cache: Path) -> dict[str, Any]:
         "metrics": [[rounded(point.metric) for point in curve.points] for curve in curves],
         "losses": [[rounded(point.loss) for point in curve.points] for curve in curves],
     }
-    write_atomically(path, (json.dumps(run) + "\n").encode())
-    return run
 
 
 def shared(folder: str, round: int, groups: int) -> list[list[int]]:

@@ -14,6 +14,7 @@ import datetime
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -74,15 +75,29 @@ def curve_table(curves: dict[str, TicketCurve], metric: str) -> str:
     return tabulate(rows, headers=headers, floatfmt=".3f", disable_numparse=[1])
 
 
-def alarm_lines(log: Path) -> list[str]:
-    """Every alarm with the time at which it rang."""
-    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    rung = [event for event in events if event["event"] == "compared" and event["alarm"]]
-    return [
-        f"{datetime.datetime.fromtimestamp(event['time']):%Y-%m-%d %H:%M:%S}  "
-        f"{event['alarm']['explanation']}"
-        for event in rung
-    ]
+def alarm_lines(log: Path) -> tuple[list[str], int]:
+    """Every alarm with the time at which it first rang, and how many lines could not be read."""
+    rung: dict[tuple[int, str], str] = {}
+    unreadable = 0
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        event = read_event(line)
+        unreadable += event is None and bool(line.strip())
+        if event is None or event.get("event") != "compared" or not event.get("alarm"):
+            continue
+        # A resumed run compares its last round once more: the first time counts.
+        when = datetime.datetime.fromtimestamp(event["time"])
+        text = f"{when:%Y-%m-%d %H:%M:%S}  {event['alarm']['explanation']}"
+        rung.setdefault((event["round"], event["group"]), text)
+    return list(rung.values()), unreadable
+
+
+def read_event(line: str) -> dict[str, Any] | None:
+    """A line of the log; None for one that a killed run has left half written."""
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) else None
 
 
 def main() -> None:
@@ -101,8 +116,10 @@ def main() -> None:
     curves = ticket_curves(tickets.history)
     print(curve_table(curves, metric))
     print()
-    lines = alarm_lines(folder / "log.jsonl")
+    lines, unreadable = alarm_lines(folder / "log.jsonl")
     print("\n".join(lines) if lines else "no alarm rang")
+    if unreadable:
+        print(f"skipped in {folder / 'log.jsonl'}, for being no JSON object: {unreadable} line(s)")
     for curve in curves.values():
         if curve.left:
             print(f"{curve.name} kept round {curve.kept_round}: {curve.kept.sparsity:.2%} sparse")

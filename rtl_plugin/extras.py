@@ -1,6 +1,7 @@
 """Optional dependencies, imported inside the function that needs them."""
 
 import importlib
+import random
 from typing import Any
 
 from rtl_plugin.errors import MissingExtra
@@ -24,6 +25,7 @@ def require(module: str, extra: str, purpose: str) -> Any:
         >>> require("json", "report", "this example").dumps([1])
         '[1]'
     """
+    drawn = random.getstate()
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -33,3 +35,6 @@ def require(module: str, extra: str, purpose: str) -> Any:
             f"{module.partition('.')[0]} is needed for {purpose} and is not installed: "
             f"pip install 'rtl-plugin[{extra}]'"
         ) from error
+    finally:
+        # Importing scikit-learn draws from the global stream, which is the caller's.
+        random.setstate(drawn)

@@ -87,10 +87,10 @@ class RunFolder:
         made = self.read_json(self.arguments)
         for key in {**given, **made}:
             if made.get(key) != given.get(key):
+                name, before, now = _difference(key, made.get(key), given.get(key))
                 raise RunFolderMismatch(
-                    f"run folder {self.root} was made with {key}={_short(made.get(key))}, this "
-                    f"call has {key}={_short(given.get(key))}: use another run_folder, or the "
-                    "same arguments to resume"
+                    f"run folder {self.root} was made with {name}={_short(before)}, this call has "
+                    f"{name}={_short(now)}: use another run_folder, or the same arguments to resume"
                 )
 
     def read_json(self, path: Path) -> dict[str, Any]:
@@ -130,6 +130,17 @@ class RunFolder:
 
 def _json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _difference(name: str, made: Any, given: Any) -> tuple[str, Any, Any]:
+    """The innermost entry at which two arguments differ: its dotted name and both values."""
+    while True:
+        if isinstance(made, list) and isinstance(given, list) and len(made) == len(given):
+            made, given = dict(enumerate(made)), dict(enumerate(given))
+        if not (isinstance(made, dict) and isinstance(given, dict)):
+            return name, made, given
+        key = next(key for key in {**given, **made} if made.get(key) != given.get(key))
+        name, made, given = f"{name}.{key}", made.get(key), given.get(key)
 
 
 def _short(value: Any) -> str:

@@ -95,6 +95,7 @@ class CollapseMonitor:
         self.curves: dict[str, list[RoundChange]] = {}
         self._before: _Counts | None = None
         self._round = 0
+        self._layers: dict[str, int] | None = None
 
     def observe(self, round: int, tickets: Mapping[str, Masks]) -> list[Alarm]:
         """Look at the masks after a round.
@@ -108,7 +109,9 @@ class CollapseMonitor:
             Alarms that ring for the first time, in the tickets' order.
 
         Raises:
-            InvalidArgument: the round does not follow, or a ticket has grown or keeps nothing.
+            InvalidArgument: the round does not follow, the masks are of another network, or a
+                ticket keeps more than before, or nothing. That masks only lose weights is taken
+                on trust: counts are compared, not positions.
         """
         return self.observe_counts(round, list(tickets), count_masks(list(tickets.values())))
 
@@ -130,14 +133,20 @@ class CollapseMonitor:
             raise InvalidArgument(
                 f"rounds must be observed in order: got {round!r} after {self._round}"
             )
-        prunable = sum(layer.size for layer in counts)
+        layers = {layer.name: layer.size for layer in counts}
+        if self._layers is not None and layers != self._layers:
+            raise InvalidArgument(
+                f"round {round}: masks of other parameters or sizes than in the rounds before: "
+                "watch every network with a CollapseMonitor of its own"
+            )
+        prunable = sum(layers.values())
         now = _Counts(tuple(names), _shared(counts))
         empty = [name for name, kept in zip(names, np.diag(now.shared), strict=True) if kept == 0]
         if empty:
             raise InvalidArgument(f"round {round}: {empty[0]!r} keeps no weight at all")
         before = self._before or _Counts(now.names, np.full_like(now.shared, prunable))
         points = {name: _point(round, name, before, now, prunable) for name in names}
-        self._round, self._before = round, now
+        self._round, self._before, self._layers = round, now, layers
         rung = []
         for name, point in points.items():
             if point is None:
@@ -259,7 +268,7 @@ def _alarm(name: str, point: RoundChange, departure: Departure) -> Alarm:
         explanation=(
             f"{name}, round {point.round} at {1 - point.density:.2%} sparsity: similarity "
             f"{point.similarity:.3f} changes abruptly ({departure.direction}): {what} (elasticity "
-            f"{departure.elasticity:+.2f}, {departure.reference:+.2f} at its steadiest, limit "
+            f"{departure.elasticity:+.2f}, {departure.reference:+.2f} the smallest before, limit "
             f"{departure.limit:+.2f}); last good round {departure.last_good_round}"
         ),
     )

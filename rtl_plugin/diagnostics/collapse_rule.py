@@ -90,8 +90,8 @@ class CollapseRule:
         the rule is ours.
     """
 
-    fall: float = 0.2
-    rise: float = 0.1
+    fall: float = 0.35
+    rise: float = 0.25
     noise: float = 3.0
     window: float = 0.2
     warm_up: int = 2

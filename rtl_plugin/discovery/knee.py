@@ -10,6 +10,7 @@ from rtl_plugin.diagnostics.collapse_rule import CollapseRule
 from rtl_plugin.discovery.iterative_pruning import discover
 from rtl_plugin.discovery.sparsity_schedules import GeometricSchedule
 from rtl_plugin.errors import InvalidArgument
+from rtl_plugin.prunable import select_prunable
 from rtl_plugin.tickets import TicketSet
 from rtl_plugin.training_step import Loss
 
@@ -79,6 +80,13 @@ def prune_to_the_knee(
         raise InvalidArgument(f"rule must be a CollapseRule or None, got {rule!r}")
     # Rounded up, so that no round removes more than the rate.
     rounds = math.ceil(math.log1p(-limit) / math.log1p(-rate) - 1e-9)
+    prunable = sum(p.numel() for p in select_prunable(model, settings.get("prunable")).values())
+    if rounds > prunable or (1 - limit) * prunable < 1:
+        raise InvalidArgument(
+            f"rate {rate} and limit {limit} make {rounds} rounds and leave "
+            f"{(1 - limit) * prunable:.2g} of {prunable} prunable weights: use a larger rate or a "
+            "smaller limit"
+        )
     return discover(
         model, groups, loss, schedule=GeometricSchedule(limit, rounds=rounds),
         stop_before_collapse=True if rule is None else rule, **settings,

@@ -1,6 +1,7 @@
 """A missing optional dependency names its install command; a broken one shows its own error."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,13 @@ def test_an_import_error_of_another_kind_is_shown(packages: Path) -> None:
     with pytest.raises(ImportError, match=r"libcuda.so is too old") as caught:
         require("extras_broken", "report", "this test")
     assert not isinstance(caught.value, MissingExtra)
+
+
+def test_an_import_leaves_the_callers_random_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "drawing_module.py").write_text("import random\nrandom.random()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = random.getstate()
+    require("drawing_module", "report", "this test")
+    assert random.getstate() == before

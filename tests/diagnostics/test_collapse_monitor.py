@@ -158,6 +158,9 @@ def test_refused() -> None:
     grown: Mapping[str, Masks] = {"a": masks(range(40)), "b": first["b"]}
     with pytest.raises(InvalidArgument, match="only shrink"):
         monitor.observe(3, grown)
+    other = {"a": masks(range(8), 32), "b": masks(range(8), 32)}
+    with pytest.raises(InvalidArgument, match="other parameters or sizes"):
+        monitor.observe(3, other)
     nothing = {"a": masks([]), "b": masks([])}
     with pytest.raises(InvalidArgument, match="'a' keeps no weight"):
         monitor.observe(3, nothing)

@@ -57,34 +57,34 @@ def test_a_steady_curve_does_not_ring() -> None:
 
 
 def test_fall_by_hand() -> None:
-    assert found([0.3, 0.3, 0.49]) is None
-    departure = found([0.3, 0.3, 0.51])
+    assert found([0.3, 0.3, 0.64]) is None
+    departure = found([0.3, 0.3, 0.66])
     assert departure is not None
     assert (departure.direction, departure.last_good_round) == (FALL, 2)
-    assert departure.elasticity == pytest.approx(0.51)
+    assert departure.elasticity == pytest.approx(0.66)
     assert departure.reference == pytest.approx(0.3)
-    assert departure.limit == pytest.approx(0.5)
+    assert departure.limit == pytest.approx(0.65)
 
 
 def test_the_reference_is_the_smallest_of_all_earlier_rounds() -> None:
-    # Limit 0.3, though the round just before was at 0.28.
-    departure = found([0.5, 0.1, 0.28, 0.31])
+    # Limit 0.45, though the round just before was at 0.4.
+    departure = found([0.5, 0.1, 0.4, 0.46])
     assert departure is not None
     assert departure.reference == pytest.approx(0.1)
 
 
 def test_rise_by_hand() -> None:
-    assert found([0.3, 0.3, -0.09]) is None
-    departure = found([0.3, 0.3, -0.11])
+    assert found([0.3, 0.3, -0.24]) is None
+    departure = found([0.3, 0.3, -0.26])
     assert departure is not None
-    assert (departure.direction, departure.limit) == (RISE, -0.1)
+    assert (departure.direction, departure.limit) == (RISE, -0.25)
     assert departure.last_good_round == 2
 
 
 def test_nothing_rings_in_the_warm_up() -> None:
     assert found([0.1, 0.9]) is None
     assert found([0.1, 0.9], CollapseRule(warm_up=1)) is not None
-    assert found([0.3, -0.2]) is None
+    assert found([0.3, -0.3]) is None
     assert found([], CollapseRule(warm_up=1)) is None
 
 

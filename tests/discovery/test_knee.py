@@ -40,6 +40,7 @@ def test_a_limit_on_the_grid_takes_no_extra_round() -> None:
         ({"limit": "0.9"}, "limit"), ({"rate": True}, "rate"),
         ({"schedule": GeometricSchedule(0.5, rounds=3)}, "sets schedule itself"),
         ({"stop_before_collapse": True}, "sets stop_before_collapse itself"),
+        ({"rate": 1e-12}, "larger rate"), ({"limit": 0.999999}, "smaller limit"),
         ({"rule": False}, "CollapseRule or None"), ({"rule": True}, "CollapseRule or None"),
         ({"rate": 0.5, "limit": 0.6}, "needs rounds to see a change in"),
     ],

@@ -131,7 +131,7 @@ def test_the_rule_is_part_of_the_run(tmp_path: Path) -> None:
     from rtl_plugin.errors import RunFolderMismatch
 
     pruned(stop_before_collapse=NERVOUS, run_folder=tmp_path)
-    with pytest.raises(RunFolderMismatch, match="stop_before_collapse"):
+    with pytest.raises(RunFolderMismatch, match=r"stop_before_collapse\.fall=0.3, this call has"):
         pruned(stop_before_collapse=True, run_folder=tmp_path)
 
 
