@@ -7,7 +7,10 @@ from tabulate import tabulate
 
 from rtl_plugin.diagnostics.mask_counts import count_masks
 from rtl_plugin.diagnostics.similarity import mean_similarity, similarity_matrix
+from rtl_plugin.progress.live_text import fitted, printable
 from rtl_plugin.ticket import Ticket
+
+NAME_ROOM = 32  # characters of a ticket's name; a longer one loses its middle
 
 
 def union_of(tickets: Iterable[Ticket]) -> dict[str, torch.Tensor]:
@@ -47,7 +50,8 @@ def summarised(tickets: Iterable[Ticket]) -> str:
         tickets: at least one, of one network.
 
     Returns:
-        The table.
+        The table, with names of at most 32 characters and a sign for every character in a name
+        that cannot be shown.
 
     Example:
         >>> a = Ticket("a", {"w": torch.tensor([True, False])})
@@ -60,7 +64,7 @@ def summarised(tickets: Iterable[Ticket]) -> str:
     raw = mean_similarity(similarity_matrix(counts))
     excess = mean_similarity(similarity_matrix(counts, excess=True))
     rows = [
-        [t.name, f"{t.kept:,}", f"{1 - t.density:.2%}", raw[k], excess[k], _own_bytes(t)]
+        [_shown(t), f"{t.kept:,}", f"{1 - t.density:.2%}", raw[k], excess[k], _own_bytes(t)]
         for k, t in enumerate(every)
     ]
     headers = ["ticket", "kept", "sparsity", "similarity", "over chance", "own bytes"]
@@ -68,10 +72,14 @@ def summarised(tickets: Iterable[Ticket]) -> str:
     total = sum(mask.numel() for mask in masks[0].values())
     active = sum(int(mask.sum()) for mask in union_of(every).values())
     lines = [table, "", f"union {active:,} of {total:,} prunable weights"]
-    empty = {t.name: ", ".join(t.empty_masks) for t in every if t.empty_masks}
-    lines += [f"nothing kept in {name}: {masks}" for name, masks in empty.items()]
+    empty = [(_shown(t), ", ".join(t.empty_masks)) for t in every if t.empty_masks]
+    lines += [f"nothing kept in {name}: {masks}" for name, masks in empty]
     lines += [f"runs as a small network only: {reason}" for reason in compact_only_reasons(every)]
     return "\n".join(lines)
+
+
+def _shown(ticket: Ticket) -> str:
+    return fitted(printable(ticket.name, plain=False), NAME_ROOM, plain=False)
 
 
 def _own_bytes(ticket: Ticket) -> int:

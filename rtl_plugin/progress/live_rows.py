@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rtl_plugin.errors import InvalidArgument
 
@@ -14,6 +14,24 @@ IN_WORDS: Mapping[State, str] = {
     "training": "training", "waiting": "waiting", "done": "done", "left": "left the rounds",
     "stopped": "stopped",
 }  # fmt: skip
+
+
+class Reached(NamedTuple):
+    """What a round has left behind: its masks, and what their predecessors reached in training.
+
+    Args:
+        sparsity: of the masks after the round.
+        similarity: of those masks, or None.
+        at_floor: whether the floor held weights in them.
+        trained: how many losses there were.
+        metric: the last one measured up to this round, or None.
+    """
+
+    sparsity: float
+    similarity: float | None = None
+    at_floor: bool = False
+    trained: int = 0
+    metric: float | None = None
 
 
 @dataclass
@@ -29,10 +47,11 @@ class TicketRow:
         sparsity: of its masks, in [0, 1]; None before its first round is finished.
         losses: the mean training loss of every finished round.
         metric: the last one measured, or None.
-        similarity: the last one, or None.
-        change: of the similarity in the last round, or None.
+        similarity: of its masks, or None.
+        change: of the similarity in the last round; None where it was with other tickets before.
         alarm: ``"round 7: rise"`` for its last alarm, or None.
-        at_floor: whether the floor held weights in its last round.
+        at_floor: whether the floor held weights in its masks.
+        left: whether it has left the rounds; a closing round may still measure it.
         touched: grows with every event; says which row changed last.
 
     Example:
@@ -52,8 +71,10 @@ class TicketRow:
     change: float | None = None
     alarm: str | None = None
     at_floor: bool = False
+    left: bool = False
     touched: int = 0
-    reached: dict[int, float] = field(default_factory=lambda: {0: 0.0}, repr=False)
+    # Before the first round all masks are whole, and alike.
+    reached: dict[int, Reached] = field(default_factory=lambda: {0: Reached(0.0, 1.0)}, repr=False)
 
     @property
     def doing(self) -> str:
@@ -70,14 +91,33 @@ class TicketRow:
         """How much of this round's steps is begun, in [0, 1]; 0 where it is not training."""
         return self.step / self.steps if self.state == "training" and self.steps else 0.0
 
+    def remember(self) -> None:
+        """Note what its last finished round has left behind."""
+        sparsity = 0.0 if self.sparsity is None else self.sparsity
+        self.reached[self.round] = Reached(
+            sparsity, self.similarity, self.at_floor, len(self.losses), self.metric
+        )
+
+    def leave(self, good: int) -> None:
+        """It leaves the rounds with the masks of an earlier round, or of its last."""
+        self.state, self.left = "left", True
+        if good == self.round or good not in self.reached:
+            return
+        kept = self.reached[good]
+        self.sparsity, self.similarity, self.at_floor = kept[:3]
+        # The round after was the one that trained under these masks.
+        after = self.reached.get(good + 1, kept)
+        self.losses, self.metric, self.change = self.losses[: after.trained], after.metric, None
+
 
 class LiveRows:
     """All rows, brought up to date by the events of a discovery.
 
     Args:
         names: the tickets' names, in their order.
-        rounds: how many rounds there are.
-        asked: sparsity asked in every round, where it is known beforehand.
+        rounds: how many rounds there are, with the closing round where there is one.
+        asked: sparsity asked in every round of the schedule, where it is known beforehand; a
+            round beyond them is the closing round.
         clock: seconds, growing.
 
     Example:
@@ -97,6 +137,7 @@ class LiveRows:
         self.rows = {name: TicketRow(name) for name in names}
         self._rounds, self._asked, self._clock = rounds, asked, clock
         self._round, self._asked_so_far = 0, 0.0
+        self._closing, self._fewer = False, False
         self._began, self._events, self._finished = clock(), 0, 0
         self._ended: Literal["", "well", "early"] = ""
 
@@ -111,13 +152,16 @@ class LiveRows:
         """A group's training of a round has ended, with this history row."""
         row = self._row(values["group"])
         self._enter(values["round"])
+        self._closing = bool(values.get("closing"))
         self._finished += row.state == "training"  # what a run folder held took no time here
-        row.state, row.round, row.touched = "done", values["round"], self._event()
-        row.sparsity = row.reached[row.round] = values["achieved"]
+        row.state, row.touched = "left" if row.left else "done", self._event()
+        row.round, row.sparsity = values["round"], values["achieved"]
         row.losses.append(values["loss"])
         if values.get("metric") is not None:
             row.metric = values["metric"]
-        row.at_floor = bool(values.get("at_floor"))
+        if not values.get("closing"):  # a closing round prunes nothing
+            row.at_floor = bool(values.get("at_floor"))
+        row.remember()
         if values.get("asked") is not None:
             self._asked_so_far = values["asked"]
 
@@ -128,15 +172,17 @@ class LiveRows:
             if row.round < values["round"]:  # resumed: its training was not announced
                 self.finish(values)
             if (now := values.get("similarity")) is not None:
-                row.change = None if row.similarity is None else now - row.similarity
+                # Without those who left, a mean is of other pairs than it was.
+                known = row.similarity is not None and not self._fewer
+                row.change = now - row.similarity if known else None
                 row.similarity = now
+                row.remember()
             if (alarm := values.get("alarm")) is not None:
                 row.alarm = f"round {alarm['round']}: {alarm['direction']}"
                 row.touched = self._event()
             if values.get("left"):
-                row.state = "left"
-                good = (alarm or {}).get("last_good_round", row.round)
-                row.sparsity = row.reached.get(good, row.sparsity)
+                row.leave((alarm or {}).get("last_good_round", row.round))
+        self._fewer = any(values.get("left") for values in rows)
 
     def end(self, well: bool) -> None:
         """The discovery is over, or has been broken off."""
@@ -147,8 +193,10 @@ class LiveRows:
 
     def header(self) -> list[str]:
         """The round, the sparsity asked, and the time, in parts."""
-        parts = [f"round {self._round}/{self._rounds}"]
-        if 0 < self._round <= len(self._asked):
+        parts = [f"round {self._round}/{len(self._asked) or self._rounds}"]
+        if self._closing:
+            parts = ["closing round"]
+        elif 0 < self._round <= len(self._asked):
             parts.append(f"asked {self._asked[self._round - 1]:.2%}")
         elif self._asked_so_far:
             parts.append(f"asked so far {self._asked_so_far:.2%}")
@@ -185,7 +233,7 @@ class LiveRows:
 
     def _enter(self, round: int) -> None:
         if round != self._round:
-            self._round = round
+            self._round, self._closing = round, 0 < len(self._asked) < round
             for row in self.rows.values():
                 row.state = "waiting" if row.state == "done" else row.state
 
@@ -198,7 +246,7 @@ class LiveRows:
         begun = sum(row.fraction for row in self.rows.values())
         done = self._finished + begun
         alive = (row for row in self.rows.values() if row.state != "left")
-        left = sum(self._rounds - row.round for row in alive) - begun
+        left = sum(1 if row.left else self._rounds - row.round for row in alive) - begun
         return elapsed * max(left, 0.0) / done if done and elapsed >= 1 else None
 
 

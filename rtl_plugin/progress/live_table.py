@@ -34,7 +34,7 @@ class LiveTable:
     Args:
         console: rich's console on the terminal.
         rows: what it shows.
-        rounds: how many rounds there are.
+        rounds: how many rounds the schedule has.
     """
 
     def __init__(self, console: Any, rows: LiveRows, rounds: int) -> None:
@@ -83,7 +83,7 @@ class LiveTable:
         self._rows.close_round(rows)
         alarms = alarm_lines(rows, self._rounds)
         for line in alarms[:EXPLAINED]:
-            self.say(printable(line, plain=False))
+            self.say(line)
         if len(alarms) > EXPLAINED:
             number = rows[0]["round"]
             self.say(
@@ -93,6 +93,7 @@ class LiveTable:
 
     def say(self, line: str) -> None:
         """One line above the table, wrapped at words."""
+        line = printable(line, plain=False)
         self._guarded(self._console.print, line, markup=False, highlight=False, emoji=False)
 
     def _steps(self, items: Iterable[T], group: str, round: int, total: int | None) -> Iterator[T]:
@@ -185,8 +186,8 @@ def open_live_table(
 
     Args:
         names: the tickets' names, in their order.
-        rounds: how many rounds there are.
-        asked: sparsity asked in every round, where it is known beforehand.
+        rounds: how many rounds there are, with the closing round where there is one.
+        asked: sparsity asked in every round of the schedule, where it is known beforehand.
 
     Returns:
         A context, or None where rich is missing, the terminal cannot move its cursor or is
@@ -202,4 +203,4 @@ def open_live_table(
     fits = console.width >= SMALLEST[0] and console.height >= SMALLEST[1]
     if not (fits and console.is_terminal and console.is_interactive):
         return None
-    return LiveTable(console, LiveRows(names, rounds, asked), rounds)
+    return LiveTable(console, LiveRows(names, rounds, asked), len(asked) or rounds)

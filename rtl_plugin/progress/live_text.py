@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from rtl_plugin.progress.live_rows import LiveRows, TicketRow
+from rtl_plugin.progress.round_lines import figure
 
 Line: TypeAlias = list[tuple[str, str]]  # pieces of text, each with a style of rich
 
@@ -215,9 +216,7 @@ def _number(value: float | None, form: str) -> Cell:
 def _loss(row: TicketRow, bars: int, plain: bool) -> Cell:
     if not row.losses:
         return Cell("-", "dim")
-    loss = row.losses[-1]
-    number = f"{loss:.4f}" if loss == 0 or 1e-3 <= abs(loss) < 1e3 else f"{loss:.2e}"
-    return Cell(f"{number} {trend(row.losses, bars, plain)}".rstrip())
+    return Cell(f"{figure(row.losses[-1])} {trend(row.losses, bars, plain)}".rstrip())
 
 
 def _similarity(row: TicketRow, figures: bool) -> Cell:

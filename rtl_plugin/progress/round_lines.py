@@ -4,12 +4,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
+def figure(value: float) -> str:
+    """A loss or a metric in few characters, whatever its size.
+
+    Args:
+        value: any number.
+
+    Returns:
+        Four decimals from a thousandth to a thousand and for 0, otherwise three digits and a
+        power of ten: what is small must not look like nothing.
+
+    Example:
+        >>> figure(0.12344), figure(4e-5), figure(0.0)
+        ('0.1234', '4.00e-05', '0.0000')
+    """
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e3 else f"{value:.2e}"
+
+
 def group_line(row: Mapping[str, Any], rounds: int, seconds: float) -> str:
     """What one group reached in one round.
 
     Args:
         row: a history row.
-        rounds: how many rounds there are.
+        rounds: how many rounds the schedule has.
         seconds: how long the group's training took.
 
     Returns:
@@ -21,14 +38,16 @@ def group_line(row: Mapping[str, Any], rounds: int, seconds: float) -> str:
         'round 1/2 a: asked 50.00%, achieved 50.00%, loss 0.1234, rewind verified, 1.2 s'
     """
     if row.get("closing"):
-        reached = f"closing, sparsity {row['achieved']:.2%}"
+        reached = f"closing round {row['group']}: sparsity {row['achieved']:.2%}"
     else:
-        reached = f"asked {row['asked']:.2%}, achieved {row['achieved']:.2%}"
-    metric = "" if row.get("metric") is None else f", metric {row['metric']:.4f}"
+        reached = (
+            f"round {row['round']}/{rounds} {row['group']}: asked {row['asked']:.2%}, achieved "
+            f"{row['achieved']:.2%}"
+        )
+    metric = "" if row.get("metric") is None else f", metric {figure(row['metric'])}"
     floors = f"; floor holds {', '.join(row['at_floor'])}" if row.get("at_floor") else ""
     return (
-        f"round {row['round']}/{rounds} {row['group']}: {reached}, loss {row['loss']:.4f}{metric}, "
-        f"rewind verified, {seconds:.1f} s{floors}"
+        f"{reached}, loss {figure(row['loss'])}{metric}, rewind verified, {seconds:.1f} s{floors}"
     )
 
 
@@ -37,7 +56,7 @@ def round_line(rows: Sequence[Mapping[str, Any]], rounds: int) -> str | None:
 
     Args:
         rows: the history rows of all groups of one round.
-        rounds: how many rounds there are.
+        rounds: how many rounds the schedule has.
 
     Returns:
         One line with the means over the tickets, or None where no row has a similarity.
@@ -63,7 +82,7 @@ def alarm_lines(rows: Sequence[Mapping[str, Any]], rounds: int) -> list[str]:
 
     Args:
         rows: the history rows of all groups of one round.
-        rounds: how many rounds there are.
+        rounds: how many rounds the schedule has.
 
     Returns:
         One line a ticket whose alarm rang or that left, in the order of the rows.

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.progress.live_table import open_live_table
+from rtl_plugin.progress.live_text import printable
 from rtl_plugin.progress.round_lines import alarm_lines, group_line, round_line
 
 T = TypeVar("T")
@@ -59,12 +60,13 @@ class Progress:
 
     def track(self, items: Iterable[T], label: str) -> Iterable[T]:
         """The items, behind a bar that goes away when they end."""
+        label = printable(label, plain=False)
         return tqdm(items, desc=label, leave=False, disable=not self._bars, dynamic_ncols=True)
 
     def say(self, line: str) -> None:
-        """One line above the bar."""
+        """One line above the bar, with a sign for every character that a terminal would obey."""
         if self._lines:
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(printable(line, plain=False), file=sys.stderr)
 
     def rounds(
         self, names: Sequence[str], rounds: int, asked: Sequence[float] = ()
@@ -75,8 +77,9 @@ class Progress:
 
         Args:
             names: the groups' names, in their order.
-            rounds: how many rounds there are.
-            asked: sparsity asked in every round, in [0, 1); empty where it is not known.
+            rounds: how many rounds there are, with the closing round where there is one.
+            asked: sparsity asked in every round of the schedule, in [0, 1]; a round beyond them
+                is the closing round. Empty where it is not known.
 
         Returns:
             A context that gives the view; the table is left standing when it ends.
@@ -87,17 +90,18 @@ class Progress:
             [1, 2]
         """
         table = open_live_table(names, rounds, asked) if self._live else None
-        return nullcontext(_RoundsInLines(self, rounds)) if table is None else table
+        return nullcontext(_RoundsInLines(self, rounds, asked)) if table is None else table
 
 
 class _RoundsInLines:
     """One line a (round, group), one a round and one an alarm."""
 
-    def __init__(self, progress: Progress, rounds: int) -> None:
-        self._progress, self._rounds = progress, rounds
+    def __init__(self, progress: Progress, rounds: int, asked: Sequence[float]) -> None:
+        self._progress, self._rounds = progress, len(asked) or rounds
 
     def track(self, items: Iterable[T], group: str, round: int) -> Iterable[T]:
-        return self._progress.track(items, f"{group}, {round}")
+        shown = "closing round" if round > self._rounds else str(round)
+        return self._progress.track(items, f"{group}, {shown}")
 
     def group_done(self, row: Mapping[str, Any], seconds: float) -> None:
         self.say(group_line(row, self._rounds, seconds))

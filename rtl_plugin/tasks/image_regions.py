@@ -35,6 +35,7 @@ FEATURES = 2 + 4 * FREQUENCIES  # two coordinates, and sine and cosine of each a
 WIDTH = 128
 PRUNABLE = nn.Linear  # for ``prunable=``: by default a network's last linear layer stays dense
 LEAST_PIXELS = 64  # a region of fewer is too small to say anything about its ticket
+LEAST_ERROR = 1e-12  # mean squared error, the smallest that psnr tells apart: 120 dB
 _VALIDATION_BATCH = 8192
 
 
@@ -240,13 +241,14 @@ def psnr(model: Any, batches: Iterable[Any]) -> float:
 
     ``-10 log10(e)`` with the squared error e averaged over pixels and colours first, so it does
     not depend on how pixels are cut into batches. Outputs are taken as they are, not clamped.
+    An error below 1e-12 counts as 1e-12, so that an exact region has a finite value.
 
     Args:
         model: a network from features to colours, or a masked view of one.
         batches: pairs of features [B, 34] and colours [B, 3].
 
     Returns:
-        Decibels; higher is better, infinite where every pixel is exact.
+        Decibels, at most 120; higher is better.
 
     Raises:
         InvalidArgument: there is no batch, outputs are not finite or not of the colours' shape.
@@ -260,4 +262,4 @@ def psnr(model: Any, batches: Iterable[Any]) -> float:
     output, colours = outputs_and_targets(model, batches)
     _check_colours(output, colours)
     error = float((output - colours).square().mean())
-    return math.inf if error == 0 else -10 * math.log10(error)
+    return -10 * math.log10(max(error, LEAST_ERROR))

@@ -109,6 +109,14 @@ def test_sentences_about_the_inr() -> None:
     assert "but for one that never rang" in PROSE
 
 
+def test_the_readme_says_the_same() -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    classifiers = of_task("environments") + of_task("one-vs-rest")
+    in_time = sum(t["alarm"] <= t["knee (10 % lost)"] for t in classifiers)
+    assert f"{in_time} of {len(classifiers)} tickets rang at or before the round" in readme
+    assert f"only {100 * RESULTS['goals'][0]['value']:.0f} % (the goal was 90 %)" in readme
+
+
 def test_the_loss_level_is_told_with_its_limit() -> None:
     limit = RESULTS["rules"]["loss level"]["limit"]
     assert f"passes {limit:.2f} times the dense network's" in PROSE

@@ -1,6 +1,7 @@
 """Progress goes to a terminal's standard error, and nowhere else, unless lines are wanted."""
 
 import io
+import math
 import sys
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.progress import Progress
 from rtl_plugin.progress.live_table import LiveTable
-from rtl_plugin.progress.round_lines import alarm_lines, group_line, round_line
+from rtl_plugin.progress.round_lines import alarm_lines, figure, group_line, round_line
 from tests.core.terminal import Terminal
 
 ROW = {
@@ -191,9 +192,66 @@ def test_the_lines_of_a_group() -> None:
         "verified, 0.0 s; floor holds w, v"
     )
     closing = {"round": 3, "group": "a", "closing": True, "achieved": 0.5, "loss": 1.0}
-    assert group_line(closing, 3, 2.0) == (
-        "round 3/3 a: closing, sparsity 50.00%, loss 1.0000, rewind verified, 2.0 s"
+    assert group_line(closing, 2, 2.0) == (
+        "closing round a: sparsity 50.00%, loss 1.0000, rewind verified, 2.0 s"
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0.0000"), (0, "0.0000"), (1e-3, "0.0010"), (9.9e-4, "9.90e-04"), (4e-5, "4.00e-05"),
+        (-4e-5, "-4.00e-05"), (0.12344, "0.1234"), (999.9, "999.9000"), (1e3, "1.00e+03"),
+        (math.nan, "nan"), (math.inf, "inf"),
+    ],
+)  # fmt: skip
+def test_a_small_loss_or_metric_does_not_look_like_nothing(value: float, shown: str) -> None:
+    assert figure(value) == shown
+    line = group_line({**ROW, "loss": value, "metric": value}, 1, 0.0)
+    assert f", loss {shown}, metric {shown}, " in line
+
+
+NASTY = "a\nb\x1b[2J\rc\x07日"
+HARMLESS = "a\ufffdb\ufffd[2J\ufffdc\ufffd日"
+
+
+def test_a_name_breaks_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress("lines").rounds([NASTY], 1) as view:
+        assert list(view.track([1], NASTY, 1)) == [1]
+        view.group_done({**ROW, "group": NASTY}, 0.0)
+        view.round_done([{**ROW, "group": NASTY, "left": True}])
+        view.round_done([{**ROW, "alarm": {**ALARM, "explanation": f"{NASTY}: rises"}}])
+    Progress("lines").say(f"epoch 1/1: loss {NASTY} 0.1")
+    assert sys.stderr.getvalue() == (
+        f"round 1/1 {HARMLESS}: asked 50.00%, achieved 49.96%, loss 0.1234, rewind verified, 0.0 s"
+        f"\nround 1/1 {HARMLESS}: leaves the rounds\nalarm: {HARMLESS}: rises\n"
+        f"epoch 1/1: loss {HARMLESS} 0.1\n"
+    )
+
+
+def test_a_name_breaks_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Progress("lines").rounds([NASTY], 1) as view:
+        assert list(view.track([1], NASTY, 1)) == [1]
+    assert f"{HARMLESS}, 1: " in sys.stderr.getvalue()
+    assert "\x1b[2J" not in sys.stderr.getvalue()
+
+
+def test_a_closing_round_is_none_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Progress("lines").rounds(["a"], 2, asked=[0.5]) as view:
+        assert list(view.track([1], "a", 1)) == [1]
+        view.group_done(ROW, 0.0)
+        assert "closing" not in sys.stderr.getvalue()
+        assert list(view.track([1], "a", 2)) == [1]
+        view.group_done({**ROW, "round": 2, "closing": True}, 0.0)
+        view.round_done([{**ROW, "round": 2, "closing": True}])
+    shown = sys.stderr.getvalue()
+    assert "round 1/1 a: asked 50.00%" in shown
+    assert "a, closing round: " in shown
+    assert "closing round a: sparsity 49.96%" in shown
+    assert "/2" not in shown
 
 
 def test_a_round_without_similarity_has_no_line() -> None:

@@ -101,6 +101,7 @@ def test_a_closing_row_lacks_much(clock: Clock) -> None:
     rows.close_round([closing])
     a = rows.rows["a"]
     assert (a.sparsity, a.metric, a.similarity, a.round) == (0.5, 0.7, 0.3, 2)
+    assert a.state == "done"
 
 
 def test_a_resumed_round_is_known_but_took_no_time(clock: Clock) -> None:
@@ -143,14 +144,14 @@ def test_more_rounds_than_were_said_are_not_less_than_nothing(clock: Clock) -> N
 
 def test_the_sparsity_that_is_asked(clock: Clock) -> None:
     rows = LiveRows(["a"], 3, asked=[0.2, 0.4], clock=clock)
-    assert rows.header()[0] == "round 0/3"
+    assert rows.header()[0] == "round 0/2", "the third is the closing round"
     rows.start("a", 1, 10)
-    assert rows.header()[:2] == ["round 1/3", "asked 20.00%"]
+    assert rows.header()[:2] == ["round 1/2", "asked 20.00%"]
     rows.start("a", 2, 10)
-    assert rows.header()[:2] == ["round 2/3", "asked 40.00%"]
+    assert rows.header()[:2] == ["round 2/2", "asked 40.00%"]
     rows.finish(row(2, "a"))
     rows.start("a", 3, 10)
-    assert rows.header()[:2] == ["round 3/3", "asked so far 75.00%"], "a closing round asks nothing"
+    assert rows.header() == ["closing round", "0:00 elapsed"], "it asks nothing"
     rows.end(well=False)
     assert rows.header()[-1] == "stopped after 0:00"
 

@@ -156,6 +156,21 @@ def test_the_summary_is_true() -> None:
     assert lines[5:] == ["union 5 of 6 prunable weights", "nothing kept in 1000: v"]
 
 
+def test_names_break_no_summary() -> None:
+    family = "environment " * 10
+    names = ["a\nb\x1b[2J", f"{family}1", f"{family}2", "x" * 32, "日本"]
+    tickets = TicketSet([Ticket(n, {"w": mask("0011"), "v": mask("00")}) for n in names])
+    lines = tickets.summary().splitlines()
+    shown = ["a\ufffdb\ufffd[2J", "environment envi…t environment 1"]
+    shown += [f"{shown[1][:-1]}2", "x" * 32, "日本"]
+    assert [line.split("  ")[0].rstrip() for line in lines[2:7]] == shown
+    assert {len(name) for name in shown[1:4]} == {32}
+    assert lines[9:] == [f"nothing kept in {name}: v" for name in shown]
+    assert all(line.isprintable() for line in lines)
+    assert max(map(len, lines)) < 100
+    assert tickets.names == tuple(names), "only what is shown changes"
+
+
 def test_repr_names_the_tickets() -> None:
     assert repr(three_tickets()) == "TicketSet(a: 50.0%, b: 50.0%, c: 16.7%)"
 

@@ -112,7 +112,7 @@ def test_a_discovery_step_by_step(stage_of: Callable[..., Any]) -> None:
         assert timeless(left[1]) == "round 2/2, asked so far 75.00%, took T"
         a, b = left[3:]
         assert a.split() == ["a", "75.00%", "0.1250", "▁▁", "0.500", "+0.250", "done"]
-        assert b.split()[:2] == ["b", "50.00%"]
+        assert b.split()[:5] == ["b", "50.00%", "0.1250", "▁▁", "0.250"]
         assert b.endswith("round 2: rise  left the rounds")
         assert stage.screen.cursor_visible
         assert stage.terminal.getvalue().endswith("\x1b[?25h"), "on a line of its own"
@@ -168,11 +168,13 @@ def test_names_are_text_and_nothing_else(stage_of: Callable[..., Any]) -> None:
             ends = {name: {"alarm": alarm(1, name)} for name in NASTY[::2]}
             one_round(view, 1, NASTY, **ends)
             view.say("[bold]said[/bold] :smile:")
+            view.say("in\ntwo \x1b[2J")
         names = [line.split()[0] for line in stage.lines[-len(NASTY) :]]
         assert names == ["[red]x[/red]", ":smile:", "[", "日本語", "a�b", "�[2J"]
         for name in ("[red]x[/red]", "[", "a\ufffdb"):
             assert f"alarm: {name}, round 1: explained" in stage.lines
         assert "[bold]said[/bold] :smile:" in stage.lines
+        assert "in\ufffdtwo \ufffd[2J" in stage.lines
 
 
 def test_what_else_is_printed_stands_above(stage_of: Callable[..., Any]) -> None:
@@ -318,6 +320,23 @@ def test_the_sparsity_asked_is_shown_where_it_is_known(stage_of: Callable[..., A
     with stage_of() as stage, Progress(True).rounds(["a"], 2, asked=[0.25, 0.5]) as view:
         for _ in view.track(range(2), "a", 1):
             assert stage.lines[0].startswith("round 1/2, asked 25.00%, ")
+
+
+def test_a_closing_round_is_none_of_the_schedule(stage_of: Callable[..., Any]) -> None:
+    with stage_of() as stage, Progress(True).rounds(["a", "b"], 2, asked=[0.5]) as view:
+        one_round(view, 1, ["a", "b"], b={"alarm": alarm(1, "b"), "left": True})
+        for _ in view.track(range(2), "a", 2):
+            assert timeless(stage.lines[1]) == "closing round, T elapsed"
+        view.group_done(row(2, "a", closing=True), 0.1)
+        view.round_done([row(2, "a", closing=True)])
+        assert [line.split()[-1] for line in stage.lines[3:]] == ["done", "rounds"]
+
+
+def test_alarms_are_counted_in_rounds_of_the_schedule(stage_of: Callable[..., Any]) -> None:
+    names = ["a", "b", "c", "d"]
+    with stage_of() as stage, Progress(True).rounds(names, 2, asked=[0.5]) as view:
+        one_round(view, 1, names, 1, **{n: {"alarm": alarm(1, n), "left": True} for n in names})
+        assert "round 1/1: 1 more alarms or leaves" in stage.lines
 
 
 def test_no_color(stage_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

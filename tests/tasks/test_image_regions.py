@@ -204,7 +204,37 @@ def test_psnr_by_hand() -> None:
     # The mean is over pixels, not over batches of different size.
     batches = list(zip(features.split(2), colours.split(2), strict=True))
     assert psnr(Painted(), batches) == pytest.approx(expected, rel=1e-6)
-    assert psnr(Painted(), [(features, torch.zeros(3, 3))]) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("offset", "decibels"), [(0.0, 120.0), (1e-7, 120.0), (1e-6, 120.0), (1e-5, 100.0)]
+)
+def test_an_exact_region_has_a_finite_psnr(offset: float, decibels: float) -> None:
+    batch = (torch.zeros(3, 34), torch.full((3, 3), offset))
+    assert psnr(Painted(), [batch]) == pytest.approx(decibels, abs=1e-4)
+
+
+def test_discover_takes_the_psnr_of_an_exact_region() -> None:
+    pixels = [(torch.zeros(4, 34), torch.zeros(4, 3))]
+    tickets = discover(
+        coordinate_network_without_biases(),
+        DataGroups.from_loaders({"black": pixels}, validation={"black": pixels}),
+        mean_squared_error,
+        schedule=GeometricSchedule(0.5, rounds=1),
+        steps=1,
+        optimizer=lambda params: torch.optim.SGD(params, 0.1),
+        prunable=PRUNABLE,
+        evaluate=psnr,
+        progress=False,
+    )
+    assert [row["metric"] for row in tickets.history] == [120.0, 120.0]
+
+
+def coordinate_network_without_biases() -> torch.nn.Module:
+    """Black wherever all features are 0, whatever its weights."""
+    return torch.nn.Sequential(
+        torch.nn.Linear(34, 8, bias=False), torch.nn.ReLU(), torch.nn.Linear(8, 3, bias=False)
+    )
 
 
 def test_outputs_are_not_clamped() -> None:
