@@ -28,6 +28,7 @@ from rtl_plugin.joint_training.shared_training import SharedTraining
 from rtl_plugin.modes import set_aside_gradients, train_mode
 from rtl_plugin.optimizers import OptimizerFactory, describe_optimizer
 from rtl_plugin.progress import Progress
+from rtl_plugin.progress.round_lines import figure
 from rtl_plugin.run_folder import RunFolder
 from rtl_plugin.structure import device_of, install_state, parameters_of
 from rtl_plugin.ticket_file import tickets_fingerprint
@@ -275,7 +276,7 @@ class _Retraining:
         self._finish_epoch()
         rows = [{"epoch": epoch, "group": name, "loss": losses[name]} for name in losses]
         seconds = time.perf_counter() - began
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        shown = ", ".join(f"{name} {figure(value)}" for name, value in losses.items())
         progress.say(f"epoch {epoch}/{self._settings.epochs}: loss {shown}, {seconds:.1f} s")
         if folder is not None:
             save_epoch(folder, self._model, self._training, epoch, earlier + rows)
