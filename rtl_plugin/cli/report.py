@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rtl_plugin.reports import write_report, write_tensorboard
+from rtl_plugin.reports.tensorboard import check_tensorboard
 
 _HELP = "write one self-contained HTML page about a run folder"
 
@@ -52,6 +53,8 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the page, the events, or both; an error when the folder is no run."""
     logdir = arguments.tensorboard
+    if logdir is not None:
+        check_tensorboard(logdir, arguments.metric)
     page_options = (arguments.output, arguments.comparison, arguments.title)
     if logdir is None or any(option is not None for option in page_options):
         output = arguments.output or Path("report.html")

@@ -52,13 +52,7 @@ def write_tensorboard(
         >>> write_tensorboard(folder, f"{folder}/logs")  # two sparsities and a loss
         3
     """
-    require("tensorboard", "tensorboard", _PURPOSE)
-    if Path(logdir).exists() and not Path(logdir).is_dir():
-        raise InvalidArgument(f"logdir: expected a folder, {logdir} is a file")
-    if metric in ("similarity", "excess", "loss", "sparsity", "alarm"):
-        raise InvalidArgument(
-            f"metric: {metric!r} is the name of another curve: call it something else"
-        )
+    check_tensorboard(logdir, metric)
     data = collected(run_folder, metric=metric)
     if not data.curves:
         raise InvalidArgument(
@@ -74,6 +68,26 @@ def write_tensorboard(
             events.add_text(f"alarm/{alarm.ticket}", _words(alarm), alarm.round)
             count += 1
     return count
+
+
+def check_tensorboard(logdir: str | os.PathLike[str], metric: str) -> None:
+    """Refuse what no events could be written with, before anything is read or written.
+
+    Args:
+        logdir: folder for the event file.
+        metric: what the tags are to call the metric.
+
+    Raises:
+        InvalidArgument: the metric's name is that of another curve, or ``logdir`` is a file.
+        MissingExtra: tensorboard is not installed.
+    """
+    require("tensorboard", "tensorboard", _PURPOSE)
+    if Path(logdir).exists() and not Path(logdir).is_dir():
+        raise InvalidArgument(f"logdir: expected a folder, {logdir} is a file")
+    if metric in ("similarity", "excess", "loss", "sparsity", "alarm"):
+        raise InvalidArgument(
+            f"metric: {metric!r} is the name of another curve: call it something else"
+        )
 
 
 def _scalars(data: ReportData) -> Iterator[tuple[str, float, int]]:

@@ -70,11 +70,17 @@ def test_tensorboard_and_a_page(run: Path, tmp_path: Path) -> None:
         (["."], "holds no file of a run"),
         (["RUN", "-o", "report.pdf"], "expected a file name ending in .html"),
         (["RUN", "--comparison", "absent.json"], "no such file: absent.json"),
+        (["RUN", "--metric", ""], "metric: expected a name"),
+        (["RUN", "--title", " "], "title: expected a name"),
+        (["RUN", "--title", "x", "--metric", "loss", "--tensorboard", "logs"], "of another curve"),
+        (["RUN", "--metric", "", "--tensorboard", "logs"], "metric: expected a name"),
     ],
 )
 def test_errors(
     run: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    if "--tensorboard" in words:
+        pytest.importorskip("tensorboard")
     assert main(["report", *[str(run) if word == "RUN" else word for word in words]]) == 1
     output = capsys.readouterr()
     assert message in output.err

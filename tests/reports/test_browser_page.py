@@ -237,7 +237,7 @@ def test_the_outline_for_screen_readers(browser, pages):
             "- main",
             "- contentinfo",
             '- region "Tickets"',
-            '- region "Every ticket"',
+            '- region "Every ticket (3)"',
             '- radio "Raw" [checked]',
         ):
             assert line in snapshot, line
@@ -256,9 +256,11 @@ def test_raw_and_excess_are_shown_in_turn(browser, pages):
 def test_a_ticket_can_be_picked_out(browser, pages):
     with Visit(browser, pages["many"]) as visit:
         width = "() => parseFloat(getComputedStyle(document.querySelector('.t7.line')).strokeWidth)"
-        before = visit(width)
+        colour = "() => getComputedStyle(document.querySelector('.t7.line')).stroke"
+        before, plain = visit(width), visit(colour)
         visit.page.get_by_role("link", name="customer 007").first.click()
         assert visit(width) > 3 > before
+        assert visit(colour) == plain
         assert visit.page.get_by_text("Shown in bold: customer 007").is_visible()
         assert not visit.page.get_by_text("Shown in bold: customer 008").is_visible()
         visit.page.get_by_role("link", name="show all alike").first.click()
@@ -284,3 +286,15 @@ def test_it_prints_whole(browser, pages):
         visit.page.emulate_media(media="print")
         assert visit.page.locator("[data-maps=excess]").is_visible()
         assert not visit.page.locator("nav").is_visible()
+
+
+def test_a_box_that_goes_on_below_looks_like_it(browser, pages):
+    with Visit(browser, pages["many"]) as visit:
+        box = visit.page.locator(".box.tall", has=visit.page.locator("#tickets-table"))
+        box.evaluate("e => e.scrollIntoView({block: 'center', behavior: 'instant'})")
+        b, edges = box.bounding_box(), []
+        clip = {"x": b["x"] + 3, "y": b["y"] + b["height"] - 6, "width": 6, "height": 4}
+        for place in (0, 1e6):
+            box.evaluate("(e, place) => { e.scrollTop = place }", place)
+            edges.append(visit.page.screenshot(clip=clip))
+        assert edges[0] != edges[1], "the shadow at the lower edge goes away at the end"

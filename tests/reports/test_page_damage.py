@@ -11,6 +11,7 @@ from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.reports import write_report
 from rtl_plugin.reports.page.report_data import collected, read_comparison
 from rtl_plugin.reports.page.run_files import read_run
+from rtl_plugin.reports.page.summary import absent_parts, standing
 from rtl_plugin.run_folder import RunFolder
 from tests.reports import page_runs
 from tests.reports.page_runs import same_tickets
@@ -52,10 +53,17 @@ class TestDamage:
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
-        run = read_run(folder)
-        assert run.source == "unfinished discovery"
-        same_tickets(run.tickets, truth)
-        assert any("discover/tickets.safetensors" in problem for problem in run.problems)
+        data = collected(folder)
+        same_tickets(data.run.tickets, truth)
+        assert any("discover/tickets.safetensors" in problem for problem in data.problems)
+        said = standing(data)
+        assert said.startswith("Discovery is finished; its ticket file is damaged, shown are its")
+        assert "the end of the discovery" not in [each.part for each in absent_parts(data)]
+        # What the page advises does help.
+        assert "Delete discover/tickets.safetensors and call discover(...) again" in said
+        path.unlink()
+        same_tickets(page_runs.full_run(folder), truth)
+        assert standing(collected(folder)) == "Discovery is finished."
 
     def test_a_round_file(self, folder):
         RunFolder(folder, "discover").tickets.unlink()

@@ -65,7 +65,9 @@ def test_bytes_by_hand():
     assert facts.state_bytes == 8
     rows = {row[0]: row for row in bytes_table(facts).rows}
     assert rows["union, masks and own state"][3] == str(4 * 9 + 6 + 8)
-    assert rows["as many separate sparse networks"][1] == "15"
+    separate = rows["as many separate sparse networks, masks and own state"]
+    assert separate[1] == "15"
+    assert separate[3] == str(4 * 15 + 6 + 8)
 
 
 def test_layers_by_hand():
@@ -80,6 +82,19 @@ def test_floors_of_a_run_that_recorded_none_are_the_default_ones():
     assert mask_facts(TICKETS).floors == (1, 1)
     assert mask_facts(TICKETS, {"in.weight": "2", "other": 5}).floors == (1, 1)
     assert mask_facts(TICKETS, ["in.weight"]).floors == (1, 1)
+
+
+def test_where_no_floor_was_applied_none_is_shown():
+    facts = mask_facts(TICKETS, {})
+    assert facts.floors == facts.near_floor == (None, None)
+    assert {row[7:] for row in layer_table(facts).rows} == {("\N{EN DASH}", "\N{EN DASH}")}
+
+
+def test_a_third_that_holds_all_layers_is_left_out():
+    assert list(mask_facts(TICKETS).likeness) == ["all layers"]
+    mask = {"in.weight": bits("10"), "out.weight": bits("11")}
+    two = mask_facts(TicketSet([Ticket("a", mask), Ticket("b", mask)]))
+    assert list(two.likeness) == ["all layers", "shallow", "deep"]
 
 
 def test_points_on_a_line_come_back_in_order():

@@ -38,6 +38,34 @@ def test_decimals_have_a_minus_sign_and_no_negative_zero():
     assert text.decimal(0.25, sign=True) == "+0.250"
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, text.NONE), (0.0, "0"), (1.0, "1.000"), (0.99996, "1.000"), (-0.25, "-0.2500"),
+        (0.001234, "0.001234"), (0.00099, "9.900e-4"), (1.23456e-5, "1.235e-5"), (31.416, "31.42"),
+        (999.96, "1,000"), (12345.6, "12,346"), (-3e-7, "-3.000e-7"), (2.5e9, "2.500e9"),
+    ],
+)  # fmt: skip
+def test_losses_of_any_size_have_four_digits(value, expected):
+    assert text.number(value).replace("\N{MINUS SIGN}", "-") == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1e-5, 3e-5), (0.0, 1e-4), (2e-12, 2e-12), (-4e-6, 9e-6), (9e-4, 9.01e-4)]
+)
+def test_small_values_have_an_axis_that_tells_them_apart(low, high):
+    axis = value_axis(low, high, 200.0, 10.0)
+    labels = [tick.label.replace("\N{MINUS SIGN}", "-") for tick in axis.ticks]
+    assert len(set(labels)) == len(labels)
+    assert all(len(label) <= 9 for label in labels)
+    for tick, label in zip(axis.ticks, labels, strict=True):
+        assert axis.place(float(label)) == pytest.approx(tick.at, abs=0.5)
+    assert axis.place(low) <= 200.01
+    assert axis.place(high) >= 9.99
+    assert high == low or axis.place(low) - axis.place(high) > 60
+    assert abs(float(labels[-1])) < 5 * max(abs(low), abs(high))
+
+
 @pytest.mark.parametrize("value", [None, "1", True, float("nan"), float("inf"), [1], 10**400])
 def test_what_is_no_number_is_none(value):
     assert text.finite(value) is None

@@ -72,7 +72,7 @@ def test_the_metric_of_a_ticket_is_that_of_the_mask_it_ended_with(page, tickets)
         rows = [row for row in tickets.history if row["group"] == name]
         alarm = next((row["alarm"] for row in rows if row.get("alarm")), None)
         kept = alarm["last_good_round"] if alarm else max(row["round"] for row in rows) - 1
-        expected += [f"{row['metric']:.3f}" for row in rows if row["round"] == kept + 1]
+        expected += [f"{row['metric']:#.4g}" for row in rows if row["round"] == kept + 1]
     assert len(expected) == 3
     assert cells(page, "tickets", "accuracy") == expected
 
@@ -101,15 +101,16 @@ def test_alarms_are_marked_in_the_curves(page, tickets):
 def test_rounds(page, tickets):
     rows = tickets.history
     assert len(page.table("log")[1]) == len(rows)
-    assert cells(page, "log", "loss") == [f"{row['loss']:.4f}" for row in rows]
-    assert cells(page, "log", "accuracy") == [f"{row['metric']:.3f}" for row in rows]
+    assert cells(page, "log", "loss") == [f"{row['loss']:#.4g}" for row in rows]
+    assert cells(page, "log", "accuracy") == [f"{row['metric']:#.4g}" for row in rows]
     assert cells(page, "log", "achieved") == [f"{100 * row['achieved']:.2f} %" for row in rows]
     last = max(row["round"] for row in rows)
     assert len(page.table("rounds")[1]) == last
     for column, key in (("loss", "loss"), ("accuracy", "metric"), ("similarity", "similarity")):
         for number, cell in enumerate(cells(page, "rounds", column), start=1):
             values = [row[key] for row in rows if row["round"] == number]
-            ends = [f"{min(values):.3f}", f"{max(values):.3f}"]
+            form = ".3f" if key == "similarity" else "#.4g"
+            ends = [format(min(values), form), format(max(values), form)]
             assert cell == " to ".join(dict.fromkeys(ends)), (number, column)
     assert "s" in cells(page, "log", "time")[0]
 
@@ -155,9 +156,9 @@ def test_retraining(page, run):
     expected = []
     for number, event in enumerate((e for e in events if e["event"] == "epoch"), start=1):
         losses = sorted((loss, name) for name, loss in event["losses"].items())
-        ends = [f"{name} ({loss:.4f})" for loss, name in (losses[0], losses[-1])]
+        ends = [f"{name} ({loss:#.4g})" for loss, name in (losses[0], losses[-1])]
         mean = sum(loss for loss, _ in losses) / 3
-        expected.append([str(number), "3", f"{mean:.4f}", *ends])
+        expected.append([str(number), "3", f"{mean:#.4g}", *ends])
     assert len(expected) == 2
     assert page.table("epochs")[1] == expected
 
@@ -166,7 +167,7 @@ def test_every_retrained_ticket(page, run):
     events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     losses = [event["losses"] for event in events if event["event"] == "epoch"]
     assert page.table("retrained")[1] == [
-        [name, "2", f"{losses[0][name]:.4f}", f"{losses[1][name]:.4f}"] for name in losses[0]
+        [name, "2", f"{losses[0][name]:#.4g}", f"{losses[1][name]:#.4g}"] for name in losses[0]
     ]
 
 
@@ -185,14 +186,16 @@ def test_versions_that_the_run_recorded(run, page, tmp_path):
 def test_comparison(page):
     headers, rows = page.table("comparison")
     assert headers[:4] == ["method", "sparsity", "accuracy", "worst group"]
-    assert rows[0][1:4] == ["50 %", "0.700 [0.600, 0.800]", "0.700"]
-    assert rows[1][1:4] == [NONE, "0.700 [0.690, 0.710]", NONE]
+    assert rows[0][1:4] == ["50 %", "0.7000 [0.6000, 0.8000]", "0.7000"]
+    assert rows[1][1:4] == [NONE, "0.7000 [0.6900, 0.7100]", NONE]
     assert rows[0][4:] == ["1,234", "99", "2"]
 
 
 def test_arguments_and_versions(page, run):
     arguments = json.loads(RunFolder(run, "discover").arguments.read_text())
     assert cells(page, "arguments-discover", "argument") == list(arguments)
+    box = page.with_id("arguments-discover-table").parent
+    assert box.attributes["class"].split() == ["box", "arguments"], "shown whole"
     values = dict(page.table("arguments-discover")[1])
     assert values["loss"] == arguments["loss"]
     assert json.loads(values["schedule"]) == arguments["schedule"]

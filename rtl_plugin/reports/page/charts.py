@@ -1,6 +1,6 @@
 """The pictures of a run, laid out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +9,20 @@ from rtl_plugin.diagnostics.curves import CurvePoint, TicketCurve
 from rtl_plugin.reports.page.bars import Bars, shared_bars
 from rtl_plugin.reports.page.colour_bins import ColourBins, Values, diverging_bins, sequential_bins
 from rtl_plugin.reports.page.grid import Caption, Grid, layer_grid, similarity_grid
-from rtl_plugin.reports.page.line_chart import LineChart, Point, Series, line_chart
+from rtl_plugin.reports.page.line_chart import (
+    MEASURED,
+    LineChart,
+    Point,
+    Quantity,
+    Series,
+    line_chart,
+)
 from rtl_plugin.reports.page.mask_facts import WHOLE, Likeness, MaskFacts
 from rtl_plugin.reports.page.report_data import ReportData, alarm_direction
 from rtl_plugin.reports.page.text import decimal, finite, percent, plural
 
 _ONE_SIDED = 0.25
+_COMPARED = Quantity(text=decimal, compares=True)
 
 
 @dataclass(frozen=True)
@@ -45,12 +53,17 @@ def curve_charts(data: ReportData) -> list[LineChart]:
     ]
     charts = []
     for key, title, value in wanted:
-        series = [_series(name, curve, value) for name, curve in data.curves.items()]
-        charts.append(line_chart(f"curve-{key}", title, series, highest))
+        series = [_series(curve, value, data.departures) for curve in data.curves.values()]
+        quantity = _COMPARED if key in ("similarity", "excess") else MEASURED
+        charts.append(line_chart(f"curve-{key}", title, series, highest, quantity))
     return [chart for chart in charts if chart is not None]
 
 
-def _series(name: str, curve: TicketCurve, value: Callable[[CurvePoint], float | None]) -> Series:
+def _series(
+    curve: TicketCurve,
+    value: Callable[[CurvePoint], float | None],
+    departures: Sequence[int],
+) -> Series:
     points = []
     for point in curve.points:
         number = finite(value(point))
@@ -58,8 +71,9 @@ def _series(name: str, curve: TicketCurve, value: Callable[[CurvePoint], float |
             continue
         alarm = None if point.alarm is None else alarm_direction(point.alarm)
         kept = curve.left and point.round == curve.kept_round
-        points.append(Point(point.round, point.sparsity, number, alarm, kept))
-    return Series(name, tuple(points))
+        gone = sum(last < point.round for last in departures)
+        points.append(Point(point.round, point.sparsity, number, alarm, kept, gone))
+    return Series(curve.name, tuple(points))
 
 
 def similarity_maps(facts: MaskFacts) -> list[Maps]:
@@ -78,7 +92,7 @@ def similarity_maps(facts: MaskFacts) -> list[Maps]:
         >>> a, b = torch.tensor([True, True, False]), torch.tensor([True, False, False])
         >>> facts = mask_facts(TicketSet([Ticket("a", {"w": a}), Ticket("b", {"w": b})]))
         >>> [grid.title for grid in similarity_maps(facts)[0].grids]
-        ['All layers', 'Middle layers']
+        ['All layers']
     """
     order = np.asarray(facts.order)
     names = [facts.names[k] for k in order]

@@ -1,12 +1,14 @@
 """Curves of many tickets against sparsity, as plain geometry that the template draws."""
 
+import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rtl_plugin.diagnostics.collapse_rule import FALL, RISE
 from rtl_plugin.reports.page.markers import arrow_path, marker_path, n
 from rtl_plugin.reports.page.scales import Axis, Tick, sparsity_axis, value_axis
-from rtl_plugin.reports.page.text import decimal, percent_tick, plural
+from rtl_plugin.reports.page.text import number, percent_tick, plural
 from rtl_plugin.reports.page.theme import STYLES
 
 WIDTH, HEIGHT = 360.0, 232.0
@@ -24,6 +26,7 @@ class Point:
         value: finite.
         alarm: the direction, "rise" or "fall", where an alarm rang here.
         kept: whether the ticket left the rounds later and kept the mask of this point.
+        gone: how many tickets had left the rounds before this one.
     """
 
     round: int
@@ -31,6 +34,7 @@ class Point:
     value: float
     alarm: str | None = None
     kept: bool = False
+    gone: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,23 @@ class Series:
 
     name: str
     points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How values are written, and what they depend on.
+
+    Args:
+        text: a value as text.
+        compares: whether a value compares a ticket with the others in its round, so that values
+            before and after a departure are not of one kind.
+    """
+
+    text: Callable[[float], str] = number
+    compares: bool = False
+
+
+MEASURED = Quantity()
 
 
 @dataclass(frozen=True)
@@ -91,7 +112,13 @@ class LineChart:
     bottom: float = HEIGHT - BOTTOM
 
 
-def line_chart(key: str, title: str, series: Sequence[Series], highest: float) -> LineChart | None:
+def line_chart(
+    key: str,
+    title: str,
+    series: Sequence[Series],
+    highest: float,
+    quantity: Quantity = MEASURED,
+) -> LineChart | None:
     """Lay a chart out.
 
     Args:
@@ -99,6 +126,7 @@ def line_chart(key: str, title: str, series: Sequence[Series], highest: float) -
         title: what the values are.
         series: one entry a ticket, in order; empty ones keep their place.
         highest: greatest sparsity of the run, in [0, 1), the same for all charts.
+        quantity: how values are written, and whether a departure breaks their lines.
 
     Returns:
         The chart; None where no ticket has a value.
@@ -106,7 +134,7 @@ def line_chart(key: str, title: str, series: Sequence[Series], highest: float) -
     Example:
         >>> chart = line_chart("m", "accuracy", [Series("a", (Point(0, 0.0, 0.9),))], 0.5)
         >>> [line.name for line in chart.lines], chart.description
-        (['a'], 'accuracy of 1 ticket against sparsity; at the end 0.900.')
+        (['a'], 'accuracy of 1 ticket against sparsity; at the end 0.9000.')
     """
     values = [point.value for each in series for point in each.points]
     if not values:
@@ -119,23 +147,33 @@ def line_chart(key: str, title: str, series: Sequence[Series], highest: float) -
     return LineChart(
         key=key,
         title=title,
-        description=_description(title, series),
+        description=_description(title, series, quantity),
         x_label="sparsity" + (" (share kept on a log scale)" if x.logarithmic else ""),
         x_ticks=x.ticks,
         y_ticks=y.ticks,
-        lines=tuple(_line(k, each, x, y, styled) for k, each in drawn),
-        signs=tuple(s for _, each in drawn for s in _signs(each, title, x, y, styled)),
+        lines=tuple(_line(k, each, (x, y), styled, quantity) for k, each in drawn),
+        signs=tuple(s for _, e in drawn for s in _signs(e, title, (x, y), styled, quantity)),
         median=None if styled else _median(series, x, y),
         zero=y.place(0.0) if crosses_zero else None,
     )
 
 
-def _line(number: int, series: Series, x: Axis, y: Axis, styled: bool) -> Line:
-    places = [(x.place(p.sparsity), y.place(p.value)) for p in series.points]
-    marked = styled and len(places) <= _MARKED_POINTS
-    markers = "".join(marker_path(number, *place) for place in places) if marked else ""
-    classes = f"c{number} dash{number // 5}" if styled else "thin"
-    return Line(number, series.name, classes, _path(places), markers)
+def _line(
+    place: int, series: Series, axes: tuple[Axis, Axis], styled: bool, quantity: Quantity
+) -> Line:
+    x, y = axes
+    points = [(p.gone, (x.place(p.sparsity), y.place(p.value))) for p in series.points]
+    marked = styled and len(points) <= _MARKED_POINTS
+    markers = "".join(marker_path(place, *where) for _, where in points) if marked else ""
+    classes = f"c{place} dash{place // 5}" if styled else "thin"
+    path = _broken(points) if quantity.compares else _path([where for _, where in points])
+    return Line(place, series.name, classes, path, markers)
+
+
+def _broken(points: Sequence[tuple[int, tuple[float, float]]]) -> str:
+    """A path that stops where tickets left, and goes on after it."""
+    parts = itertools.groupby(points, key=lambda point: point[0])
+    return "".join(_path([where for _, where in part]) for _, part in parts)
 
 
 def _path(places: Sequence[tuple[float, float]]) -> str:
@@ -148,21 +186,24 @@ def _median(series: Sequence[Series], x: Axis, y: Axis) -> str:
     for each in series:
         for point in each.points:
             rounds.setdefault(point.round, []).append(point)
-    places = []
-    for number in sorted(rounds):
-        points = rounds[number]
+    medians = []
+    for points in (rounds[key] for key in sorted(rounds)):
         sparsity = statistics.median(point.sparsity for point in points)
         value = statistics.median(point.value for point in points)
-        places.append((x.place(sparsity), y.place(value)))
-    return _path(places)
+        medians.append((points[0].gone, (x.place(sparsity), y.place(value))))
+    # Of whatever quantity: the median of those that stay is not that of all.
+    return _broken(medians)
 
 
-def _signs(series: Series, title: str, x: Axis, y: Axis, styled: bool) -> list[Sign]:
+def _signs(
+    series: Series, title: str, axes: tuple[Axis, Axis], styled: bool, quantity: Quantity
+) -> list[Sign]:
     signs = []
+    x, y = axes
     radius = 6.5 if styled else 3.2
     for point in series.points:
         where = (x.place(point.sparsity), y.place(point.value))
-        at = f"{percent_tick(point.sparsity)} sparsity, {title} {decimal(point.value)}"
+        at = f"{percent_tick(point.sparsity)} sparsity, {title} {quantity.text(point.value)}"
         if point.kept:
             text = f"{series.name}: keeps the mask of round {point.round}, {at}"
             signs.append(Sign("kept", marker_path(0, *where, radius), text))
@@ -173,17 +214,17 @@ def _signs(series: Series, title: str, x: Axis, y: Axis, styled: bool) -> list[S
 
 
 def _alarm_path(direction: str, x: float, y: float, radius: float) -> str:
-    if direction in ("rise", "fall"):
-        return arrow_path(direction == "rise", x, y, radius)
+    if direction in (RISE, FALL):
+        return arrow_path(direction == RISE, x, y, radius)
     return marker_path(2, x, y, radius)  # a diamond points neither way
 
 
-def _description(title: str, series: Sequence[Series]) -> str:
+def _description(title: str, series: Sequence[Series], quantity: Quantity) -> str:
     shown = [each for each in series if each.points]
     last = [each.points[-1].value for each in shown]
-    ends = decimal(last[0])
+    ends = quantity.text(last[0])
     if min(last) < max(last):
-        ends = f"{decimal(min(last))} to {decimal(max(last))}"
+        ends = f"{quantity.text(min(last))} to {quantity.text(max(last))}"
     text = f"{title} of {plural(len(shown), 'ticket')} against sparsity; at the end {ends}"
     alarms = [
         f"{s.name} in round {p.round} ({p.alarm})" for s in shown for p in s.points if p.alarm

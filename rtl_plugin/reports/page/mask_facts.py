@@ -45,9 +45,10 @@ class MaskFacts:
         exclusive: int64 [K], weights that this ticket alone keeps.
         dead: int64 [L, K], rows (of most layers output channels) of which nothing is kept.
         vectors: whether a parameter has one dimension, and so no rows.
-        floors: weights that discovery leaves in each layer at least.
-        near_floor: how many tickets keep at most twice the floor.
-        likeness: "all layers" and the thirds of depth -> similarity.
+        floors: weights that discovery leaves in each layer at least; None where it has no floor
+            that is known.
+        near_floor: how many tickets keep at most twice the floor; None likewise.
+        likeness: "all layers" and the thirds of depth -> similarity; no third that holds all.
         state_bytes: of all tickets' own state.
     """
 
@@ -61,8 +62,8 @@ class MaskFacts:
     exclusive: Counts
     dead: Counts
     vectors: tuple[bool, ...]
-    floors: tuple[int, ...]
-    near_floor: tuple[int, ...]
+    floors: tuple[int | None, ...]
+    near_floor: tuple[int | None, ...]
     likeness: Mapping[str, Likeness]
     state_bytes: int
 
@@ -125,7 +126,7 @@ def mask_facts(tickets: TicketSet, floors: Any = None) -> MaskFacts:
     Args:
         tickets: at least one.
         floors: parameter name -> fewest weights kept, as the run recorded it; where it did not,
-            the floors that ``discover`` has by default.
+            the floors that ``discover`` has by default; {} says that there were none.
 
     Returns:
         The facts.
@@ -155,9 +156,12 @@ def mask_facts(tickets: TicketSet, floors: Any = None) -> MaskFacts:
     labels = depth_labels(tickets.shapes)
     for label, raw in depth_similarity(counts).items():
         inside = tuple(name for name in labels if labels[name] == label)
+        if len(inside) == len(labels):
+            continue
         likeness[label] = Likeness(inside, raw, deep[label])
     overlap = overlap_of(tickets)
     layers = [_with_floor(layer, floors) for layer in overlap.layers]
+    floored = not (isinstance(floors, Mapping) and not floors)
     return MaskFacts(
         names=tickets.names,
         order=clustered_order(likeness[WHOLE].raw),
@@ -169,8 +173,10 @@ def mask_facts(tickets: TicketSet, floors: Any = None) -> MaskFacts:
         exclusive=overlap.exclusive,
         dead=np.array([[len(rows) for rows in layer.dead_rows] for layer in layers]),
         vectors=tuple(len(layer.shape) < 2 for layer in layers),
-        floors=tuple(layer.floor for layer in layers),
-        near_floor=tuple(len(layer.near_floor(overlap.near)) for layer in layers),
+        floors=tuple(layer.floor if floored else None for layer in layers),
+        near_floor=tuple(
+            len(layer.near_floor(overlap.near)) if floored else None for layer in layers
+        ),
         likeness=likeness,
         state_bytes=sum(v.nbytes for t in tickets.values() for v in t.state.values()),
     )

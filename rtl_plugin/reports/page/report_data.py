@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rtl_plugin.diagnostics.collapse_rule import FALL, RISE
 from rtl_plugin.diagnostics.curves import TicketCurve, ticket_curves
 from rtl_plugin.errors import InvalidArgument, MissingFile
 from rtl_plugin.reports.page.mask_facts import MaskFacts, mask_facts
@@ -73,6 +74,16 @@ class ReportData:
         return any("alarm" in row for row in self.run.history)
 
     @property
+    def by_host(self) -> bool:
+        """Whether the rounds are a host's pruner's, which counts no weights and compares none."""
+        return bool(self.run.history) and not any("kept" in row for row in self.run.history)
+
+    @property
+    def departures(self) -> tuple[int, ...]:
+        """The last round of every ticket that left the rounds, in ascending order."""
+        return tuple(sorted(c.points[-1].round for c in self.curves.values() if c.left))
+
+    @property
     def planned_rounds(self) -> int | None:
         """Rounds that the schedule asks for, where it says so."""
         schedule = self.run.arguments.get("discover", {}).get("schedule")
@@ -105,7 +116,7 @@ def collected(
 
     Raises:
         MissingFile: no run folder, or no file of a comparison at the given path.
-        InvalidArgument: the file given as ``comparison`` is none.
+        InvalidArgument: the file given as ``comparison`` is none, or a name is empty.
         MissingExtra: scipy is not installed.
 
     Example:
@@ -117,6 +128,12 @@ def collected(
         >>> collected(folder).run.source
         'ticket file'
     """
+    for argument, value in (("title", title), ("metric", metric)):
+        if value is not None and not value.strip():
+            raise InvalidArgument(
+                f"{argument}: expected a name to be read on the page, got {value!r}: leave it out "
+                "for the default"
+            )
     run = read_run(run_folder)
     problems = list(run.problems)
     rows: tuple[ComparisonRow, ...] = ()
@@ -128,17 +145,24 @@ def collected(
         except InvalidArgument as error:
             problems.append(f"comparison: {error}")
     history = [dict(row) for row in run.history]
-    floors = run.arguments.get("discover", {}).get("floor")
     return ReportData(
         title=f"Run {run.root.resolve().name}" if title is None else title,
         run=run,
         curves=ticket_curves(history),
         alarms=tuple(alarm for row in history if (alarm := _alarm(row)) is not None),
-        masks=mask_facts(run.tickets, floors) if run.tickets is not None else None,
+        masks=mask_facts(run.tickets, _floors(run)) if run.tickets is not None else None,
         comparison=rows,
         problems=tuple(problems),
         metric=metric,
     )
+
+
+def _floors(run: RunFiles) -> Any:
+    """Floors as the run recorded them, None for the default ones, {} where there were none."""
+    if "discover" in run.arguments:
+        return run.arguments["discover"].get("floor")
+    # Only discover counts what it keeps, and only discover leaves a floor.
+    return None if any("kept" in row for row in run.history) else {}
 
 
 def read_comparison(path: str | os.PathLike[str]) -> tuple[ComparisonRow, ...]:
@@ -194,7 +218,7 @@ def alarm_direction(alarm: Mapping[str, Any]) -> str:
         ('rise', 'unknown')
     """
     direction = alarm.get("direction")
-    return direction if direction in ("rise", "fall") else "unknown"
+    return direction if direction in (RISE, FALL) else "unknown"
 
 
 def _alarm(row: Row) -> AlarmFact | None:
@@ -207,9 +231,7 @@ def _alarm(row: Row) -> AlarmFact | None:
         round=row["round"],
         sparsity=finite(alarm.get("sparsity", row.get("achieved"))),
         direction=alarm_direction(alarm),
-        values={
-            key: finite(alarm.get(key)) for key in ("similarity", "change", "expected", "limit")
-        },
+        values={key: finite(alarm.get(key)) for key in ALARM_VALUES},
         last_good_round=None if good is None else int(good),
         explanation=str(alarm.get("explanation") or ""),
         left=row.get("left") is True,

@@ -1,7 +1,7 @@
 """What the files of single rounds tell: of an unfinished run, and of one that kept no curve."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from rtl_plugin.reports.page.reading import Reader, Row
 from rtl_plugin.run_folder import RunFolder
 from rtl_plugin.tickets import Ticket, TicketSet
 
+_NAMED_GAPS = 5
 _NAME = re.compile(r"round-(\d+)-group-(\d+)\.safetensors")
 
 
@@ -23,6 +24,20 @@ class Departure(NamedTuple):
 
     after: int
     kept: int
+
+
+@dataclass
+class _Groups:
+    """Names of groups by their position; complete where the arguments say them."""
+
+    names: dict[int, str]
+    complete: bool
+
+    def at(self, position: int, found: str) -> str | None:
+        """The group of a position; where unknown, the one that its first file names."""
+        if not self.complete and position not in self.names and found not in self.names.values():
+            self.names[position] = found
+        return self.names.get(position)
 
 
 @dataclass
@@ -48,34 +63,86 @@ class Replay:
             return None
 
 
-def replayed(reader: Reader, left: Mapping[str, Departure]) -> Replay:
+def replayed(reader: Reader, left: Mapping[str, Departure], names: Sequence[str] = ()) -> Replay:
     """Go through the round files of a discovery.
 
     Args:
-        reader: of the run.
+        reader: of the run; told of files that are of another group or round, and of missing ones.
         left: names of tickets that left the rounds -> when, and with which mask.
+        names: of the groups, in the order in which files count them; empty where unknown.
 
     Returns:
         Rows and newest tickets; empty where there are no files.
     """
     replay = Replay()
+    groups = _Groups(dict(enumerate(names)), complete=bool(names))
     positions: dict[str, int] = {}
-    for round, files in _rounds(reader):
+    rounds = list(_rounds(reader))
+    closing: set[int] = set()
+    for round, files in rounds:
         rows: dict[str, Row] = {}
         for position, path in files.items():
-            found = reader.tickets(path)
-            if found is None or len(found) != 1 or len(found.history) != 1:
+            found = _round_file(reader, path, round, groups, position)
+            if found is None:
                 continue
-            (ticket,) = found.values()
+            ticket, row = found
             replay.tickets[ticket.name], positions[ticket.name] = ticket, position
-            rows[ticket.name] = found.history[0]
+            rows[ticket.name] = row
+        closing |= {round} if any(row.get("closing") for row in rows.values()) else set()
         _add_similarity(reader, replay, rows, round, left)
         replay.rows += rows.values()
         for name in rows.keys() & left.keys():
             if left[name].after == round != left[name].kept:
                 last = replay.tickets[name]
                 replay.tickets[name] = _kept(reader, last, positions[name], left[name])
+    _tell_gaps(reader, {r: files for r, files in rounds if r not in closing}, groups)
     return replay
+
+
+def _round_file(
+    reader: Reader, path: Path, round: int, groups: _Groups, position: int
+) -> tuple[Ticket, Row] | None:
+    """The ticket and the row of a file, if they are those that its name promises."""
+    found = reader.tickets(path)
+    if found is None:
+        return None
+    where = path.relative_to(reader.root)
+    if len(found) != 1 or len(found.history) != 1:
+        reader.problems.append(
+            f"{where}: expected one ticket and one row of history, got {len(found)} and "
+            f"{len(found.history)}; left out"
+        )
+        return None
+    (ticket,), row = found.values(), found.history[0]
+    if row.get("group") != ticket.name or row.get("round") != round:
+        reader.problems.append(
+            f"{where}: expected the row of round {round} of {ticket.name!r}, got round "
+            f"{row.get('round')!r} of {row.get('group')!r}; left out"
+        )
+        return None
+    name = groups.at(position, ticket.name)
+    if ticket.name != name:
+        expected = "no such file" if name is None else f"group {name!r}"
+        reader.problems.append(f"{where}: expected {expected}, got {ticket.name!r}; left out")
+        return None
+    return ticket, row
+
+
+def _tell_gaps(reader: Reader, rounds: Mapping[int, Mapping[int, Path]], groups: _Groups) -> None:
+    """Name rounds of a group that are missing before one that exists."""
+    last = {position: round for round in sorted(rounds) for position in rounds[round]}
+    missing = [
+        f"round {round} of {groups.names.get(position, f'group number {position + 1}')}"
+        for position in sorted(last)
+        for round in range(1, last[position])
+        if position not in rounds.get(round, {})
+    ]
+    if missing:
+        more = f" and {len(missing) - _NAMED_GAPS} more" if len(missing) > _NAMED_GAPS else ""
+        reader.problems.append(
+            f"discover: files are missing between rounds that exist: "
+            f"{', '.join(missing[:_NAMED_GAPS])}{more}"
+        )
 
 
 def _rounds(reader: Reader) -> Iterator[tuple[int, dict[int, Path]]]:

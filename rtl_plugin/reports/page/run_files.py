@@ -24,8 +24,8 @@ class RunFiles:
     Args:
         root: the folder.
         tickets: the newest tickets, or None.
-        source: where they are from: "discovery", "unfinished discovery", "retraining",
-            "ticket file" or "nothing".
+        source: where they are from: "discovery", "unfinished discovery", "damaged discovery"
+            (finished, read from its rounds), "retraining", "ticket file" or "nothing".
         history: one row a (round, group) of the discovery.
         arguments: stage -> what it was called with.
         epochs: one row an (epoch, group) of the retraining.
@@ -33,6 +33,7 @@ class RunFiles:
         events: of the log.
         comparison: rows of a comparison of methods, not yet checked.
         problems: what could not be read, one sentence each.
+        unread: whether there are ticket files of a discovery, and none of them could be read.
     """
 
     root: Path
@@ -45,15 +46,16 @@ class RunFiles:
     events: tuple[Row, ...]
     comparison: tuple[Row, ...]
     problems: tuple[str, ...]
+    unread: bool
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """Names that the discovery was called with; of its tickets where that is unknown."""
-        groups = self.arguments.get("discover", {}).get("groups")
-        names = groups.get("names") if isinstance(groups, dict) else None
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            return tuple(names)
-        return self.tickets.names if self.tickets is not None else ()
+        """Names that the discovery was called with; where unknown, of its tickets and history."""
+        names = _argument_names(self.arguments)
+        if names:
+            return names
+        tickets = self.tickets.names if self.tickets is not None else ()
+        return tuple(dict.fromkeys((*tickets, *(row["group"] for row in self.history))))
 
 
 def read_run(folder: str | os.PathLike[str]) -> RunFiles:
@@ -80,16 +82,17 @@ def read_run(folder: str | os.PathLike[str]) -> RunFiles:
     reader = Reader(root)
     events = reader.log(RunFolder(root, "discover").log_file)
     retrained = reader.tickets(RunFolder(root, "retrain").tickets)
-    tickets, source, history = _discovered(reader, events)
-    for path, name in ((None, "retraining"), (root / "tickets.safetensors", "ticket file")):
-        if tickets is None:
-            tickets, source = (reader.tickets(path) if path else retrained), name
-            history = history or (tickets.history if tickets is not None else [])
     arguments = {
         stage: content
         for stage in ("discover", "retrain", "compare")
         if (content := reader.json_object(RunFolder(root, stage).arguments)) is not None
     }
+    tickets, source, history = _discovered(reader, events, _argument_names(arguments))
+    unread = tickets is None and _holds_tickets(root)
+    for path, name in ((None, "retraining"), (root / "tickets.safetensors", "ticket file")):
+        if tickets is None:
+            tickets, source = (reader.tickets(path) if path else retrained), name
+            history = history or (tickets.history if tickets is not None else [])
     comparison = _comparison(reader)
     if not (tickets or events or arguments or comparison or reader.problems):
         raise MissingFile(
@@ -100,18 +103,35 @@ def read_run(folder: str | os.PathLike[str]) -> RunFiles:
     return RunFiles(
         root, tickets, source if tickets is not None else "nothing", _usable(reader, history),
         arguments, tuple(_epochs(reader, events)), retrained, tuple(events), tuple(comparison),
-        tuple(dict.fromkeys(reader.problems)),
+        tuple(dict.fromkeys(reader.problems)), unread,
     )  # fmt: skip
 
 
-def _discovered(reader: Reader, events: list[Row]) -> tuple[TicketSet | None, str, list[Row]]:
+def _argument_names(arguments: Mapping[str, Row]) -> tuple[str, ...]:
+    """Names of the groups that the discovery was called with; none where that is unknown."""
+    groups = arguments.get("discover", {}).get("groups")
+    names = groups.get("names") if isinstance(groups, dict) else None
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return ()
+
+
+def _holds_tickets(root: Path) -> bool:
+    """Whether there is a file that could hold tickets of a discovery."""
+    folder = RunFolder(root, "discover")
+    return folder.tickets.exists() or any(folder.tickets.parent.glob("round-*.safetensors"))
+
+
+def _discovered(
+    reader: Reader, events: list[Row], names: tuple[str, ...]
+) -> tuple[TicketSet | None, str, list[Row]]:
     folder = RunFolder(reader.root, "discover")
     tickets = reader.tickets(folder.tickets)
     if tickets is not None:
         history = tickets.history
         known = [row for row in history if not row.get("closing")]
         if len(tickets) > 1 and known and all(row.get("similarity") is None for row in known):
-            again = {_key(row): row for row in replayed(reader, _left(history)).rows}
+            again = {_key(row): row for row in replayed(reader, _left(history), names).rows}
             for row in known:
                 made = again.get(_key(row), {})
                 row |= {key: made[key] for key in ("similarity", "excess") if key in made}
@@ -120,12 +140,14 @@ def _discovered(reader: Reader, events: list[Row]) -> tuple[TicketSet | None, st
     logged = [event for event in ours if event.get("event") == "round"]
     # Files of rounds are written before tickets are compared, so only the log tells of that.
     compared = {_key(event): event for event in ours if event.get("event") == "compared"}
-    replay = replayed(reader, _left(compared.values()))
+    replay = replayed(reader, _left(compared.values()), names)
     history = replay.rows or logged
     for row in history:
         said = compared.get(_key(row), {})
         row |= {key: said[key] for key in _COMPARED if row.get(key) is None and key in said}
-    return replay.ticket_set(reader), "unfinished discovery", history
+    # It is written at the end and in one go, so that even a damaged one says that it was reached.
+    source = "damaged discovery" if folder.tickets.exists() else "unfinished discovery"
+    return replay.ticket_set(reader), source, history
 
 
 def _left(rows: Iterable[Row]) -> dict[str, Departure]:

@@ -17,6 +17,7 @@ from rtl_plugin.reports.page.text import (
     decimal,
     duration,
     finite,
+    number,
     percent,
     plural,
 )
@@ -38,19 +39,19 @@ def round_table(data: ReportData) -> Table:
     for row in data.run.history:
         rounds.setdefault(row["round"], []).append(row)
     rows = []
-    for number in sorted(rounds):
-        entries = rounds[number]
+    for round in sorted(rounds):
+        entries = rounds[round]
         closing = all(row.get("closing") for row in entries)
         floors = sorted({name for row in entries for name in row["at_floor"]})
         rung = sum(isinstance(row.get("alarm"), dict) for row in entries)
         left = sum(row.get("left") is True for row in entries)
         rows.append(
             (
-                f"{number} (closing)" if closing else str(number),
+                f"{round} (closing)" if closing else str(round),
                 count(len(entries)),
                 _range(entries, "asked", percent),
                 _range(entries, "achieved", percent),
-                *(_range(entries, key, decimal) for key in ("loss", "metric")),
+                *(_range(entries, key, number) for key in ("loss", "metric")),
                 *(_range(entries, key, decimal) for key in ("similarity", "excess")),
                 f"{rung}" + (f" ({left} left)" if left else "") if rung or left else NONE,
                 ", ".join(floors) or NONE,
@@ -89,8 +90,8 @@ def log_table(data: ReportData) -> Table:
                 percent(row["achieved"]),
                 count(row.get("kept")),
                 percent(row.get("trained_at")),
-                decimal(row.get("loss"), 4),
-                decimal(row.get("metric")),
+                number(row.get("loss")),
+                number(row.get("metric")),
                 decimal(row.get("similarity")),
                 decimal(row.get("excess"), sign=True),
                 ", ".join(row["at_floor"]) or NONE,
@@ -132,8 +133,8 @@ def epoch_table(data: ReportData) -> Table | None:
     rows = []
     for epoch, losses in epochs.items():
         mean = sum(loss for loss, _ in losses) / len(losses)
-        ends = (f"{name} ({decimal(loss, 4)})" for loss, name in (min(losses), max(losses)))
-        rows.append((str(epoch), count(len(losses)), decimal(mean, 4), *ends))
+        ends = (f"{name} ({number(loss)})" for loss, name in (min(losses), max(losses)))
+        rows.append((str(epoch), count(len(losses)), number(mean), *ends))
     columns = ("#epoch", "#tickets", "#mean loss", "~least", "~greatest")
     return table("epochs", "Every epoch", columns, rows)
 
@@ -153,8 +154,7 @@ def retrained_table(data: ReportData) -> Table:
         if loss is not None:
             losses.setdefault(str(row.get("group")), []).append(loss)
     rows = [
-        (name, count(len(each)), decimal(each[0], 4), decimal(each[-1], 4))
-        for name, each in losses.items()
+        (name, count(len(each)), number(each[0]), number(each[-1])) for name, each in losses.items()
     ]
     columns = ("ticket", "#epochs", "#loss in the first", "#in the last")
     return table("retrained", "Every retrained ticket", columns, rows)
@@ -172,7 +172,7 @@ def comparison_as_table(rows: Iterable[ComparisonRow]) -> Table:
     Example:
         >>> row = ComparisonRow("toy", 0.5, "tickets", "accuracy", 0.7, 0.6, 0.8, 900, None, 3)
         >>> comparison_as_table([row]).rows[0][2]
-        '0.700 [0.600, 0.800]'
+        '0.7000 [0.6000, 0.8000]'
     """
     every = list(rows)
     metrics = list(dict.fromkeys(row.metric for row in every))
@@ -208,8 +208,8 @@ def comparison_as_table(rows: Iterable[ComparisonRow]) -> Table:
 def _interval(row: ComparisonRow | None) -> str:
     if row is None:
         return NONE
-    ends = "" if row.low is None else f" [{decimal(row.low)}, {decimal(row.high)}]"
-    return decimal(row.mean) + ends
+    ends = "" if row.low is None else f" [{number(row.low)}, {number(row.high)}]"
+    return number(row.mean) + ends
 
 
 def argument_tables(data: ReportData) -> list[Table]:

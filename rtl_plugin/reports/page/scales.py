@@ -1,13 +1,14 @@
 """Where values lie on an axis, and which of them it names."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rtl_plugin.reports.page.text import decimal, percent_tick
+from rtl_plugin.reports.page.text import decimal, percent_tick, scientific
 
 _TICK_GAP = 34  # room for "99.5 %" in the unit of the pictures
 _LOG_FROM = 0.9
+_SCIENTIFIC_BELOW = 1e-3
 _SPARSITIES = (0.0, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 
 
@@ -70,19 +71,30 @@ def value_axis(low: float, high: float, start: float, end: float) -> Axis:
         >>> [tick.label for tick in value_axis(0.1, 0.9, 0, 100).ticks]
         ['0.0', '0.2', '0.4', '0.6', '0.8', '1.0']
     """
-    if high - low < 1e-9 * max(1.0, abs(high)):
-        margin = 0.05 * max(abs(high), 1.0)
+    greatest = max(abs(low), abs(high))
+    if high - low <= 1e-9 * greatest:
+        margin = 0.05 * (greatest or 1.0)
         low, high = low - margin, high + margin
     step = nice_step(high - low, 5)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     bottom, top = first * step, last * step
-    places = max(0, -math.floor(math.log10(step) + 1e-9))
 
     def place(value: float) -> float:
         return start + (value - bottom) / (top - bottom) * (end - start)
 
     values = [k * step for k in range(first, last + 1)]
-    return Axis(place, tuple(Tick(place(v), decimal(v, places)) for v in values))
+    return Axis(place, tuple(Tick(place(v), _label(v, values, step)) for v in values))
+
+
+def _label(value: float, values: Sequence[float], step: float) -> str:
+    """A tick's value with the digits that tell it from its neighbours."""
+    greatest = max(map(abs, values))
+    power = math.floor(math.log10(step) + 1e-9)
+    if greatest >= _SCIENTIFIC_BELOW:
+        return decimal(value, max(0, -power))
+    # The last digit stands for the step, whatever the power of ten of this tick.
+    own = math.floor(math.log10(abs(value)) + 1e-9) if abs(value) > step / 2 else power
+    return scientific(value if abs(value) > step / 2 else 0.0, max(0, own - power))
 
 
 def sparsity_axis(highest: float, start: float, end: float) -> Axis:

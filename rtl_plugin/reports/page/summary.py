@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 
 from rtl_plugin.reports.page.report_data import ReportData
-from rtl_plugin.reports.page.text import count, decimal, percent, plural, size
+from rtl_plugin.reports.page.text import NONE, count, decimal, percent, plural, size
+from rtl_plugin.reports.page.watching import silence
+
+_FOLDER = "the same run_folder"
+_AGAIN = f"Delete discover/tickets.safetensors and call discover(...) again with {_FOLDER}."
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ def key_figures(data: ReportData) -> list[Figure]:
         share = f"{percent(union / facts.prunable, 1)} of the prunable weights"
         figures.append(Figure("union of the tickets", count(union), share))
         total = facts.weight_bytes(union) + facts.mask_bytes + facts.state_bytes
-        figures.append(Figure("bytes of all tickets", size(total), "union, masks and own state"))
+        remark = "union, masks and own state; without parameters kept dense"
+        figures.append(Figure("bytes of all tickets", size(total), remark))
         if len(facts.names) > 1:
             alike = facts.likeness["all layers"]
             pairs = len(facts.names) * (len(facts.names) - 1)
@@ -54,12 +59,20 @@ def key_figures(data: ReportData) -> list[Figure]:
             remark = f"{decimal(excess, sign=True)} over chance"
             figures.append(Figure("mean similarity", decimal(raw), remark))
     if data.watched:
-        left = sum(alarm.left for alarm in data.alarms)
-        remark = f"{plural(left, 'ticket')} left the rounds" if left else "none left the rounds"
-        figures.append(Figure("alarms", count(len(data.alarms)), remark))
+        figures.append(_alarms(data))
     if data.run.epochs:
         figures.append(Figure("retrained", plural(_epochs(data), "epoch"), "all tickets together"))
     return figures
+
+
+def _alarms(data: ReportData) -> Figure:
+    silent = silence(data)
+    if silent:
+        return Figure("alarms", NONE, silent)
+    # A ticket may leave without an alarm of its own, when nobody is left to compare it with.
+    left = len(data.departures)
+    remark = f"{plural(left, 'ticket')} left the rounds" if left else "none left the rounds"
+    return Figure("alarms", count(len(data.alarms)), remark)
 
 
 def absent_parts(data: ReportData) -> list[Absent]:
@@ -71,26 +84,12 @@ def absent_parts(data: ReportData) -> list[Absent]:
     Returns:
         In the order of the page.
     """
-    run, folder = data.run, "the same run_folder"
-    found: list[Absent] = []
-    if data.masks is None:
-        found.append(Absent("tickets and everything about masks", f"discover(...) with {folder}"))
-    elif run.source == "unfinished discovery":
-        remedy = f"the same discover(...) call with {folder} goes on where it was stopped"
-        found.append(Absent("the end of the discovery", remedy))
-    if not run.history:
-        found.append(Absent("curves, alarms and the round log", f"discover(...) with {folder}"))
-    else:
-        if not any(point.metric is not None for c in data.curves.values() for point in c.points):
-            remedy = "discover(..., evaluate=...) with groups that have validation data"
-            found.append(Absent(f"{data.metric} against sparsity", remedy))
-        if not data.watched:
-            remedy = "a run of a version that watches for collapse, which discover does by itself"
-            found.append(Absent("alarms", remedy))
+    run = data.run
+    found = [*_absent_masks(data), *_absent_curves(data)]
     if len(run.group_names) == 1:
         found.append(Absent("similarity", "two or more groups: a single ticket has no others"))
     if not run.epochs:
-        found.append(Absent("retraining", f"retrain(...) with {folder}"))
+        found.append(Absent("retraining", f"retrain(...) with {_FOLDER}"))
     if not data.comparison:
         remedy = "rtl-plugin compare --json FILE, then rtl-plugin report --comparison FILE"
         found.append(Absent("comparison of methods", remedy))
@@ -98,6 +97,46 @@ def absent_parts(data: ReportData) -> list[Absent]:
         found.append(Absent("arguments", "discover(...) or retrain(...) with a run_folder"))
     if not run.events:
         found.append(Absent("times", "log.jsonl, which discover and retrain write"))
+    return found
+
+
+def _absent_masks(data: ReportData) -> list[Absent]:
+    run = data.run
+    if run.unread:
+        remedy = "delete the files that cannot be read, and call discover(...) again with "
+        return [Absent("tickets of the discovery", remedy + _FOLDER)]
+    if data.masks is None:
+        remedy = f"discover(...) with {_FOLDER}"
+        return [Absent("tickets and everything about masks", remedy)]
+    if run.source == "unfinished discovery":
+        remedy = f"the same discover(...) call with {_FOLDER} goes on where it was stopped"
+        return [Absent("the end of the discovery", remedy)]
+    return []
+
+
+def _absent_curves(data: ReportData) -> list[Absent]:
+    if not data.run.history:
+        return [Absent("curves, alarms and the round log", f"discover(...) with {_FOLDER}")]
+    points = [point for curve in data.curves.values() for point in curve.points]
+    found = []
+    if all(point.metric is None for point in points):
+        remedy = "discover(..., evaluate=...) with groups that have validation data"
+        found.append(Absent(f"{data.metric} against sparsity", remedy))
+    if len(data.run.group_names) > 1 and all(point.similarity is None for point in points):
+        remedy = "a round that all tickets have finished, and the files of its masks"
+        if data.by_host:
+            remedy = "rtl_plugin.discover, which compares tickets after every round; RTLPruner "
+            remedy += "does not"
+        found.append(Absent("similarity against sparsity", remedy))
+    if all(point.loss is None for point in points):
+        remedy = "rtl_plugin.discover" if data.by_host else "discover(...) of rounds that train"
+        found.append(Absent("training loss against sparsity", f"{remedy}, which records it"))
+    if not data.watched:
+        remedy = "a run of a version that watches for collapse, which discover does by itself"
+        if data.by_host:
+            remedy = "a CollapseMonitor that is shown the tickets after every step(), or "
+            remedy += "rtl_plugin.discover, which has one"
+        found.append(Absent("alarms", remedy))
     return found
 
 
@@ -110,21 +149,35 @@ def standing(data: ReportData) -> str:
     Returns:
         The sentence.
     """
-    if data.run.source == "discovery":
+    source = data.run.source
+    if source == "discovery":
         return "Discovery is finished."
-    if data.run.source == "unfinished discovery":
-        last = max((row["round"] for row in data.pruning_rows), default=0)
-        groups = {row["group"] for row in data.run.history if row["round"] == last}
-        planned = f" of {data.planned_rounds}" if data.planned_rounds else ""
-        return (
-            f"Discovery is not finished: round {last}{planned} is done for "
-            f"{len(groups)} of {plural(len(data.run.group_names), 'group')}; shown are the newest "
-            "masks."
-        )
-    return {
-        "retraining": "The folder holds a retraining, and no discovery.",
-        "ticket file": "The folder holds a ticket file, and no discovery.",
-    }.get(data.run.source, "The folder holds no tickets yet.")
+    if source == "damaged discovery":
+        return f"Discovery is finished; its ticket file is damaged, shown are its rounds. {_AGAIN}"
+    if source == "unfinished discovery":
+        return _unfinished(data)
+    shown = {"retraining": "a retraining", "ticket file": "a ticket file"}.get(source)
+    if data.run.unread:
+        unread = "The folder holds a discovery, and no ticket file of it can be read"
+        return f"{unread}; shown are the tickets of {shown}." if shown else f"{unread}."
+    return (
+        f"The folder holds {shown}, and no discovery."
+        if shown
+        else "The folder holds no tickets yet."
+    )
+
+
+def _unfinished(data: ReportData) -> str:
+    last = max((row["round"] for row in data.pruning_rows), default=0)
+    done = {row["group"] for row in data.run.history if row["round"] == last}
+    gone = {name for name, c in data.curves.items() if c.left and c.points[-1].round < last}
+    expected = len(set(data.run.group_names) - gone)
+    planned = f" of {data.planned_rounds}" if data.planned_rounds else ""
+    left = f" that {'is' if expected == 1 else 'are'} still in the rounds" if gone else ""
+    return (
+        f"Discovery is not finished: round {last}{planned} is done for {len(done)} of "
+        f"{plural(expected, 'group')}{left}; shown are the newest masks."
+    )
 
 
 def _state(data: ReportData) -> str:

@@ -54,6 +54,50 @@ def decimal(value: float | None, places: int = 3, sign: bool = False) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def number(value: float | None) -> str:
+    """A loss or a metric, of whatever size, with about four significant digits.
+
+    Args:
+        value: the number, or None.
+
+    Returns:
+        Text, scientific below 0.001 and from ten million on; a dash for None.
+
+    Example:
+        >>> number(0.25), number(31.4159), number(1.5e-5), number(0.0)
+        ('0.2500', '31.42', '1.500e\N{MINUS SIGN}5', '0')
+    """
+    if value is None:
+        return NONE
+    magnitude = abs(value)
+    if magnitude == 0:
+        return "0"
+    if magnitude < 1e-3 or magnitude >= 1e7:
+        return scientific(value, 3)
+    text = f"{value:,.0f}" if magnitude >= 999.95 else f"{value:#.4g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def scientific(value: float, places: int) -> str:
+    """A number as a mantissa and a power of ten.
+
+    Args:
+        value: the number.
+        places: decimals of the mantissa.
+
+    Returns:
+        Text with real minus signs.
+
+    Example:
+        >>> scientific(0.00012, 1), scientific(0.0, 1)
+        ('1.2e\N{MINUS SIGN}4', '0')
+    """
+    if value == 0:
+        return "0"
+    mantissa, power = f"{value:.{places}e}".split("e")
+    return f"{mantissa}e{int(power)}".replace("-", "\N{MINUS SIGN}")
+
+
 def percent(value: float | None, places: int = 2) -> str:
     """A share in percent.
 

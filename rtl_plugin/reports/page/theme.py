@@ -17,6 +17,7 @@ LIGHT: Mapping[str, str] = {
     "thin": "#8796a5",
     "bar": "#2f74b5",
     "own": "#dfe3e8",
+    "shade": "#c9d1d9",
 }
 DARK: Mapping[str, str] = {
     "bg": "#12161b",
@@ -31,6 +32,7 @@ DARK: Mapping[str, str] = {
     "thin": "#6b7885",
     "bar": "#5aa2e0",
     "own": "#3a424c",
+    "shade": "#46515d",
 }
 # At least 3 : 1 against the background, as WCAG 2.1 asks of graphical objects.
 _LINES_LIGHT = (

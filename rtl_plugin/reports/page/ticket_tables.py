@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from rtl_plugin.diagnostics.collapse_rule import FALL, RISE
 from rtl_plugin.reports.page.mask_facts import WHOLE, Likeness, MaskFacts
 from rtl_plugin.reports.page.report_data import ALARM_VALUES, AlarmFact, ReportData
 from rtl_plugin.reports.page.tables import Table, table
-from rtl_plugin.reports.page.text import NONE, count, decimal, percent, size
+from rtl_plugin.reports.page.text import NONE, count, decimal, number, percent, size
 
 _MATRIX = 30  # tickets whose similarity fits a table that people read
 
@@ -52,7 +53,7 @@ def _last_metric(data: ReportData, name: str) -> str:
     curve = data.curves.get(name)
     if curve is None:
         return NONE
-    return next((decimal(p.metric) for p in curve.points if p.round == curve.kept_round), NONE)
+    return next((number(p.metric) for p in curve.points if p.round == curve.kept_round), NONE)
 
 
 def _fate(data: ReportData, name: str) -> str:
@@ -81,7 +82,7 @@ def alarm_table(data: ReportData) -> Table:
             alarm.ticket,
             count(alarm.round),
             percent(alarm.sparsity),
-            {"rise": "▲ rise", "fall": "▼ fall"}.get(alarm.direction, alarm.direction),
+            {RISE: "▲ rise", FALL: "▼ fall"}.get(alarm.direction, alarm.direction),
             *(decimal(alarm.values[key]) for key in ALARM_VALUES),
             _followed(alarm),
         )
@@ -211,8 +212,8 @@ def shared_table(facts: MaskFacts) -> Table:
         [('0', '1'), ('1', '1'), ('2', '1')]
     """
     rows = [
-        (str(number), count(weights), percent(weights / facts.prunable))
-        for number, weights in enumerate(facts.shared_by)
+        (str(keepers), count(weights), percent(weights / facts.prunable))
+        for keepers, weights in enumerate(facts.shared_by)
         if weights
     ]
     columns = ("#kept by n tickets", "#weights", "#share")
@@ -239,21 +240,22 @@ def bytes_table(facts: MaskFacts) -> Table:
     """
     union, every = int(facts.union.sum()), int(facts.kept.sum())
     masks, weight = facts.mask_bytes, facts.weight_bytes
+    own = masks + facts.state_bytes
     lines = [
         ("dense network: prunable weights", facts.prunable, weight(facts.prunable)),
         ("union: weights that some ticket keeps", union, weight(union)),
         ("masks of all tickets, one bit a weight", None, masks),
         ("own state of all tickets", None, facts.state_bytes),
-        ("union, masks and own state", union, weight(union) + masks + facts.state_bytes),
-        ("as many separate sparse networks", every, weight(every)),
+        ("union, masks and own state", union, weight(union) + own),
+        ("as many separate sparse networks, masks and own state", every, weight(every) + own),
     ]
     rows = [
         (name, count(weights), percent(None if weights is None else weights / facts.prunable),
-         count(number), size(number))
-        for name, weights, number in lines
+         count(needed), size(needed))
+        for name, weights, needed in lines
     ]  # fmt: skip
     columns = ("part", "#weights", "#of the prunable", "#bytes", "#about")
-    return table("bytes", "Union and bytes", columns, rows)
+    return table("bytes", "Union and bytes, without parameters kept dense", columns, rows)
 
 
 def _span(low: int, high: int) -> str:

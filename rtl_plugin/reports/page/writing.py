@@ -13,6 +13,7 @@ from rtl_plugin.reports.page.markers import arrow_path, marker_path, n
 from rtl_plugin.reports.page.report_data import ReportData, collected
 from rtl_plugin.reports.page.summary import absent_parts, key_figures, standing
 from rtl_plugin.reports.page.theme import STYLES, style_sheet
+from rtl_plugin.reports.page.watching import silence
 
 _TEMPLATES = ("page.html.j2", "sections.html.j2", "pictures.html.j2", "tables.html.j2")
 
@@ -39,7 +40,8 @@ def write_report(
         metric: what ``discover(evaluate=...)`` measured, as the page is to call it.
 
     Raises:
-        InvalidArgument: a path that cannot be an HTML file, or a comparison that is none.
+        InvalidArgument: a path that cannot be an HTML file, an empty title or name, or a
+            comparison that is none.
         MissingFile: no run folder at that path, or no comparison.
         MissingExtra: jinja2 or scipy is not installed.
         OSError: the page cannot be written.
@@ -108,6 +110,8 @@ def _context(data: ReportData) -> dict[str, Any]:
             "fall": arrow_path(False, 15, 7),
             "kept": marker_path(0, 15, 8, 5.5),
         },
+        "silence": silence(data),
+        "broken": _goes_on_after_a_departure(data),
         "alarm_table": ticket_tables.alarm_table(data),
         "has_versions": any(isinstance(e.get("versions"), dict) for e in data.run.events),
         "has_metric": any(row.get("metric") is not None for row in data.run.history),
@@ -123,6 +127,11 @@ def _context(data: ReportData) -> dict[str, Any]:
     }
     context |= _about_masks(data)
     return context | {"contents": _contents(context)}
+
+
+def _goes_on_after_a_departure(data: ReportData) -> bool:
+    points = [point for curve in data.curves.values() for point in curve.points]
+    return any(point.round > last for last in data.departures[:1] for point in points)
 
 
 def _about_masks(data: ReportData) -> dict[str, Any]:
