@@ -1,5 +1,6 @@
 """A ticket whose alarm rings keeps its last good masks and leaves; the others go on."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,12 @@ def pruned(of: DataGroups | None = None, **others: Any) -> TicketSet:
     return found(built(MLP), of or groups(), **settings)
 
 
-def test_who_rings_leaves_with_the_masks_of_the_last_good_round(tmp_path: Path) -> None:
-    tickets = pruned(stop_before_collapse=NERVOUS, run_folder=tmp_path)
+@pytest.mark.parametrize("window", [0.2, 0.8])
+def test_who_rings_leaves_with_the_masks_of_the_last_good_round(
+    window: float, tmp_path: Path
+) -> None:
+    rule = dataclasses.replace(NERVOUS, window=window, fall=0.3 if window < 0.5 else 0.1)
+    tickets = pruned(stop_before_collapse=rule, run_folder=tmp_path)
     curves = ticket_curves(tickets.history)
     left = [curve for curve in curves.values() if curve.left]
     assert left, "nobody left: the test shows nothing"
@@ -42,6 +47,8 @@ def test_who_rings_leaves_with_the_masks_of_the_last_good_round(tmp_path: Path) 
             assert curve.kept_round == curve.alarm["last_good_round"] < curve.points[-1].round
             assert curve.points[-1].round == curve.alarm["round"]
     assert len({ticket.kept for ticket in tickets.values()}) > 1, "tickets of their own sparsity"
+    gone_back = {c.points[-1].round - c.kept_round for c in left if c.alarm}
+    assert gone_back == {1 if window < 0.5 else 3}, "to where the window starts"
 
 
 def test_the_others_are_those_of_a_run_without_stopping() -> None:
