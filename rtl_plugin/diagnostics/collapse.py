@@ -131,7 +131,8 @@ class CollapseMonitor:
         """
         if isinstance(round, bool) or not isinstance(round, int) or round <= self._round:
             raise InvalidArgument(
-                f"rounds must be observed in order: got {round!r} after {self._round}"
+                f"rounds are observed in order: expected a whole number above {self._round}, got "
+                f"{round!r}"
             )
         layers = {layer.name: layer.size for layer in counts}
         if self._layers is not None and layers != self._layers:
