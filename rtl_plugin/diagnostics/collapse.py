@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,13 +147,14 @@ class CollapseMonitor:
             raise InvalidArgument(f"round {round}: {empty[0]!r} keeps no weight at all")
         before = self._before or _Counts(now.names, np.full_like(now.shared, prunable))
         points = {name: _point(round, name, before, now, prunable) for name in names}
-        self._round, self._before, self._layers = round, now, layers
+        since, self._round = self._round, round
+        self._before, self._layers = now, layers
         rung = []
         for name, point in points.items():
             if point is None:
                 continue
             curve = self.curves.setdefault(name, [])
-            curve.append(point)
+            curve.append(replace(point, since=since))
             departure = self.rule.departure(curve)
             if departure is not None and name not in self.alarms:
                 self.alarms[name] = _alarm(name, point, departure)

@@ -23,6 +23,7 @@ class RoundChange:
             keeps too.
         variance: sampling variance of ``agreement``, at least 0.
         similarity: mean Jaccard similarity after the round, for the message.
+        since: the round that was looked at before, 0 for the dense network; None is the one before.
     """
 
     round: int
@@ -31,6 +32,12 @@ class RoundChange:
     agreement: float
     variance: float
     similarity: float
+    since: int | None = None
+
+    @property
+    def start(self) -> int:
+        """The round that the change is counted from."""
+        return self.round - 1 if self.since is None else self.since
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ class CollapseRule:
             agreement += point.agreement
             variance += point.variance
             if -step >= self.window:
-                return agreement / step, math.sqrt(variance) / -step, point.round - 1
+                return agreement / step, math.sqrt(variance) / -step, point.start
         return None
 
     def first_round(self, densities: Sequence[float]) -> int | None:

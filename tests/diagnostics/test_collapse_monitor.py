@@ -66,6 +66,16 @@ def test_a_rise_rings_for_both_and_once() -> None:
     assert monitor.alarms["a"] == alarm
 
 
+def test_rounds_that_were_not_looked_at() -> None:
+    monitor = CollapseMonitor(CollapseRule(noise=0))
+    rounds = shifted([(32, 24), (16, 10), (8, 7)])
+    for number, tickets in zip((2, 5, 9), rounds, strict=True):
+        monitor.observe(number, tickets)
+    assert monitor.alarms["a"].round == 9
+    assert monitor.alarms["a"].last_good_round == 5, "the one before that was looked at"
+    assert monitor.window_start("a") == 5
+
+
 def test_a_fall_rings() -> None:
     monitor = watched(shifted([(32, 30), (16, 14), (8, 5)]))
     assert {a.direction for a in monitor.alarms.values()} == {"fall"}
