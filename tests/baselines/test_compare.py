@@ -247,7 +247,7 @@ def test_a_folder_made_with_other_arguments_is_refused(
 ) -> None:
     small(run_folder=tmp_path, seeds=[0], methods=["dense"])
     content = files(tmp_path)
-    entry = named.removesuffix("=") + r"[^ =]*=" if named.endswith("=") else named
+    entry = named.removesuffix("=") + r"(?:\.[^ =]+)?=" if named.endswith("=") else named
     with pytest.raises(RunFolderMismatch, match=f"was made with {entry}"):
         small(run_folder=tmp_path, seeds=[0], methods=["dense"], **changed)
     assert files(tmp_path) == content

@@ -183,7 +183,7 @@ def test_other_arguments_are_refused_by_name(name: str, finished: bool, tmp_path
         with pytest.raises(KeyboardInterrupt):
             call(at=3)
     before, argument = files_of(tmp_path), name.strip()
-    entry = rf"{argument}[^ =]*"
+    entry = rf"{argument}(?:\.[^ =]+)?"
     message = rf"was made with {entry}=.*, this call has {entry}=.*another run_folder, or the"
     with pytest.raises(RunFolderMismatch, match=message):
         call(**CHANGES[name])

@@ -80,7 +80,7 @@ def test_other_arguments_are_refused_by_name(name: str, state: str, tmp_path: Pa
         with pytest.raises(KeyboardInterrupt):
             call(at=1 if state == "no epoch yet" else 5)
     before, argument = files_of(tmp_path), name.strip()
-    entry = rf"{argument}[^ =]*"
+    entry = rf"{argument}(?:\.[^ =]+)?"
     message = rf"was made with {entry}=.*, this call has {entry}=.*another run_folder, or the"
     with pytest.raises(RunFolderMismatch, match=message):
         call(**CHANGES[name])

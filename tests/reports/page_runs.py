@@ -15,6 +15,23 @@ from rtl_plugin.run_folder import RunFolder
 HOSTILE = "<script>alert(1)</script>"
 NAMES = (HOSTILE, "Straße 🚗 \"quoted\" & 'more'", "plain")
 
+# Of a comparison: one row, and rows of three kinds.
+ROW = {
+    "task": "toy", "sparsity": 0.5, "method": "tickets", "metric": "accuracy", "mean": 0.7,
+    "low": 0.6, "high": 0.8, "seeds": [0, 1], "parameters": 12,
+}  # fmt: skip
+ROWS = [
+    {
+        "task": "toy", "sparsity": sparsity, "method": method, "metric": metric, "mean": 0.7,
+        "low": low, "high": high, "seeds": [0, 1], "parameters": 1234, "bytes": 99,
+    }
+    for method, sparsity, metric, low, high in [
+        ("adaptive <b>tickets</b>", 0.5, "accuracy", 0.6, 0.8),
+        ("adaptive <b>tickets</b>", 0.5, "worst_group", None, None),
+        ("dense", None, "accuracy", 0.69, 0.71),
+    ]
+]  # fmt: skip
+
 
 def network():
     with forked(0):

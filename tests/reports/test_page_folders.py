@@ -16,12 +16,7 @@ from rtl_plugin.reports.page.run_files import read_run
 from rtl_plugin.reports.page.summary import absent_parts, standing
 from rtl_plugin.run_folder import RunFolder
 from tests.reports import page_runs
-from tests.reports.page_runs import same_tickets
-
-ROW = {
-    "task": "toy", "sparsity": 0.5, "method": "tickets", "metric": "accuracy", "mean": 0.7,
-    "low": 0.6, "high": 0.8, "seeds": [0, 1], "parameters": 12,
-}  # fmt: skip
+from tests.reports.page_runs import ROW, same_tickets
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,7 @@ from rtl_plugin.reports import write_report
 from rtl_plugin.reports.page.text import NONE
 from rtl_plugin.run_folder import RunFolder
 from tests.reports import page_runs
-from tests.reports.page_runs import cells, plain
-
-ROWS = [
-    {
-        "task": "toy", "sparsity": sparsity, "method": method, "metric": metric, "mean": 0.7,
-        "low": low, "high": high, "seeds": [0, 1], "parameters": 1234, "bytes": 99,
-    }
-    for method, sparsity, metric, low, high in [
-        ("adaptive <b>tickets</b>", 0.5, "accuracy", 0.6, 0.8),
-        ("adaptive <b>tickets</b>", 0.5, "worst_group", None, None),
-        ("dense", None, "accuracy", 0.69, 0.71),
-    ]
-]  # fmt: skip
+from tests.reports.page_runs import ROWS, cells, plain
 
 
 @pytest.fixture(scope="module")
