@@ -10,12 +10,14 @@ from rtl_plugin.diagnostics.collapse import Alarm, CollapseMonitor
 from rtl_plugin.diagnostics.collapse_rule import CollapseRule
 from rtl_plugin.discovery import (
     CubicSchedule,
+    FinishedRound,
     FixedCountSchedule,
     GeometricSchedule,
     Importance,
     LinearSchedule,
     OneShotSchedule,
     SparsitySchedule,
+    WarmStart,
     discover,
     prune_to_the_knee,
 )
@@ -58,6 +60,7 @@ __all__ = [
     "DataGroups",
     "EpsilonGreedyRouter",
     "Explanation",
+    "FinishedRound",
     "FixedCountSchedule",
     "GeometricSchedule",
     "Importance",
@@ -84,6 +87,7 @@ __all__ = [
     "TicketSet",
     "TopNRouter",
     "Verdict",
+    "WarmStart",
     "compact",
     "compare",
     "discover",

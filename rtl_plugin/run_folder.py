@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,11 @@ class RunFolder:
         return self.root / self.stage / "checkpoint.safetensors"
 
     @property
+    def identity(self) -> Path:
+        """What decides a discovery's rounds beside its arguments; only with ``warm_start``."""
+        return self.root / self.stage / "identity.json"
+
+    @property
     def rewind_point(self) -> Path:
         """The common rewind point of a late rewind."""
         return self.root / self.stage / "rewind.safetensors"
@@ -85,13 +90,25 @@ class RunFolder:
             write_atomically(self.arguments, _json(given))
             return
         made = self.read_json(self.arguments)
-        for key in {**given, **made}:
-            if made.get(key) != given.get(key):
-                name, before, now = _difference(key, made.get(key), given.get(key))
-                raise RunFolderMismatch(
-                    f"run folder {self.root} was made with {name}={_short(before)}, this call has "
-                    f"{name}={_short(now)}: use another run_folder, or the same arguments to resume"
-                )
+        self.check_same(made, given)
+
+    def check_same(self, made: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        """Refuse a call that differs from the one that the folder was made with.
+
+        Args:
+            made: what the folder remembers, as JSON gives it back.
+            given: the same of this call.
+
+        Raises:
+            RunFolderMismatch: they differ, naming the first entry that does.
+        """
+        difference = first_difference(made, given)
+        if difference is not None:
+            name, before, now = difference
+            raise RunFolderMismatch(
+                f"run folder {self.root} was made with {name}={_short(before)}, this call has "
+                f"{name}={_short(now)}: use another run_folder, or the same arguments to resume"
+            )
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read a JSON object.
@@ -116,6 +133,17 @@ class RunFolder:
         """Write a JSON object atomically, the same content as the same bytes."""
         write_atomically(path, _json(content))
 
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The stage's events in ``log.jsonl``, in order, past lines that a kill cut off."""
+        lines = self.log_file.read_bytes().splitlines() if self.log_file.exists() else []
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                continue  # half a line; whoever resumed has logged again what was done again
+            if isinstance(event, dict) and event.get("stage") == self.stage:
+                yield event
+
     def log(self, event: str, **fields: Any) -> None:
         """Append an event with the time to ``log.jsonl``, on a line of its own."""
         line = json.dumps({"time": time.time(), "stage": self.stage, "event": event, **fields})
@@ -130,6 +158,29 @@ class RunFolder:
 
 def _json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
+def first_difference(
+    made: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[str, Any, Any] | None:
+    """Where two JSON objects differ first.
+
+    Args:
+        made: one; an entry that is missing counts as None.
+        given: the other, whose order counts.
+
+    Returns:
+        Dotted name of the innermost entry, its value in the one and in the other; None where they
+        are equal.
+
+    Example:
+        >>> first_difference({"a": {"x": 1, "y": 2}}, {"a": {"x": 1, "y": 3}})
+        ('a.y', 2, 3)
+    """
+    for key in {**given, **made}:
+        if made.get(key) != given.get(key):
+            return _difference(key, made.get(key), given.get(key))
+    return None
 
 
 def _difference(name: str, made: Any, given: Any) -> tuple[str, Any, Any]:

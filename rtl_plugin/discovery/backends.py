@@ -191,22 +191,27 @@ def evaluated(
     return measured(plan.evaluate, plan.model, view, batches, where)
 
 
-def rehearse_evaluate(plan: DiscoveryPlan, point: RewindPoint) -> None:
+def rehearse_evaluate(plan: DiscoveryPlan, point: RewindPoint) -> dict[str, float]:
     """Measure the dense rewind point once a group, so that a metric fails before any training.
 
     Args:
         plan: the checked discovery.
         point: the rewind point.
 
+    Returns:
+        Group -> its metric; empty where there is none.
+
     Raises:
         InvalidArgument: the metric is no finite number.
     """
     if plan.evaluate is None:
-        return
-    slots = TensorSlots(plan.model)
+        return {}
+    slots, found = TensorSlots(plan.model), {}
     for group in plan.groups:
         values = {name: value.clone() for name, value in point.parameters.items()}
-        evaluated(plan, slots, values, point.own_buffers(), Where("evaluate", group, "round", 0))
+        where = Where("evaluate", group, "round", 0)
+        found[group] = evaluated(plan, slots, values, point.own_buffers(), where)
+    return found
 
 
 _BACKENDS: dict[str, Backend] = {"sequential": sequential}

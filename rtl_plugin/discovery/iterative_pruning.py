@@ -1,6 +1,8 @@
 """Adaptive ticket extraction: Algorithm 1 of the paper."""
 
 import os
+import time
+from typing import Any
 
 from torch import nn
 
@@ -9,14 +11,17 @@ from rtl_plugin.data_groups import DataGroups
 from rtl_plugin.data_groups.loading import preserved_generators
 from rtl_plugin.diagnostics.collapse_rule import CollapseRule
 from rtl_plugin.discovery.backends import Backend, backend_named
+from rtl_plugin.discovery.donors import check_key, open_donors
 from rtl_plugin.discovery.importance import Importance
 from rtl_plugin.discovery.late_rewinding import restored_rewind_point, train_to_rewind_point
 from rtl_plugin.discovery.measuring import Evaluate
-from rtl_plugin.discovery.plan import DiscoveryPlan, plan_discovery
+from rtl_plugin.discovery.plan import DiscoveryPlan, OnRound, plan_discovery
 from rtl_plugin.discovery.rewinding import RewindPoint, Untouched
 from rtl_plugin.discovery.rounds import Rounds
 from rtl_plugin.discovery.sparsity_schedules import SparsitySchedule
+from rtl_plugin.discovery.warm_start import WarmStart
 from rtl_plugin.environment import software_versions
+from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.modes import set_aside_gradients, train_mode
 from rtl_plugin.optimizers import OptimizerFactory
 from rtl_plugin.progress import Progress
@@ -43,7 +48,10 @@ def discover(
     seed: int = 0,
     evaluate: Evaluate | None = None,
     stop_before_collapse: bool | CollapseRule = False,
+    closing_round: bool | None = None,
+    on_round: OnRound | None = None,
     run_folder: str | os.PathLike[str] | None = None,
+    warm_start: WarmStart | None = None,
     progress: bool | str = True,
 ) -> TicketSet:
     """Find one ticket for every data group, all from one initialisation.
@@ -75,8 +83,16 @@ def discover(
         stop_before_collapse: a ticket whose similarity with the others changes abruptly keeps the
             masks of its last good round and leaves the rounds; the others go on. True takes the
             default :class:`rtl_plugin.CollapseRule`.
+        closing_round: False leaves that closing round out, where another training measures the
+            final masks anyway; None has one where there is ``evaluate``.
+        on_round: ``on_round(finished)`` after every round, with its history rows and the counts of
+            shared weights (:class:`rtl_plugin.FinishedRound`), also of rounds that lie in the run
+            folder. What it raises ends the run; its random draws change nothing.
         run_folder: checkpoint after every (round, group); the same call again resumes, and ends
             bit-identical.
+        warm_start: other run folders of a search; first rounds that are the same there are taken
+            over instead of trained, bit-identical (:class:`rtl_plugin.WarmStart`). Needs
+            ``run_folder``.
         progress: True shows a live table where standard error is a terminal (bars and lines
             without the extra ``live``), "lines" plain lines anywhere, False nothing.
 
@@ -93,7 +109,8 @@ def discover(
         TrainingDiverged: a loss is NaN or infinite; finished rounds stay in the run folder.
         MaskBypassed: the forward pass reads a weight around its mask.
         RewindFailed: the weights after a rewind are not those of the rewind point.
-        RunFolderMismatch: the run folder was made with other arguments.
+        RunFolderMismatch: the run folder was made with other arguments, or with another key or
+            other data where there is a ``warm_start``.
 
     Example:
         >>> import torch
@@ -117,16 +134,24 @@ def discover(
     plan = plan_discovery(
         model, groups, loss, schedule=schedule, optimizer=optimizer, steps=steps, epochs=epochs,
         prunable=prunable, importance=importance, floor=floor, rewind_to=rewind_to, seed=seed,
-        evaluate=evaluate, stop_before_collapse=stop_before_collapse,
+        evaluate=evaluate, stop_before_collapse=stop_before_collapse, closing_round=closing_round,
+        on_round=on_round,
     )  # fmt: skip
     train_round, shown = backend_named(backend), Progress(progress)
     folder = RunFolder(run_folder, "discover") if run_folder is not None else None
+    _check_warm_start(warm_start, folder)
     if folder is not None:
         folder.open(plan.arguments())
-        if folder.tickets.exists():
+        if warm_start is not None:
+            check_key(folder, warm_start)
+        # Who listens hears the rounds of a finished folder too; their files are all there.
+        if folder.tickets.exists() and plan.on_round is None:
             return _loaded(folder, plan)
         folder.log("started", versions=software_versions(), device=str(plan.device))
-    tickets = _found(plan, train_round, folder, shown)
+        if warm_start is None:
+            # Nobody looks at data and threads now, so no other run may rely on them.
+            folder.identity.unlink(missing_ok=True)
+    tickets = _found(plan, train_round, folder, shown, warm_start)
     if folder is not None:
         tickets.save(folder.tickets)
         folder.log("finished")
@@ -134,7 +159,11 @@ def discover(
 
 
 def _found(
-    plan: DiscoveryPlan, train_round: Backend, folder: RunFolder | None, progress: Progress
+    plan: DiscoveryPlan,
+    train_round: Backend,
+    folder: RunFolder | None,
+    progress: Progress,
+    warm_start: WarmStart | None,
 ) -> TicketSet:
     start = RewindPoint.capture(plan.model)
     with (
@@ -143,8 +172,26 @@ def _found(
         preserved_generators(plan.groups),
         Untouched(plan.model, start) as untouched,
     ):
+        donors = None
+        if warm_start is not None and folder is not None:
+            donors = open_donors(plan, start, folder, warm_start)
+            if plan.rewind_to:
+                donors.take_rewind_point(start)
         point = _rewind_point(plan, start, untouched, folder, progress)
-        return Rounds(plan, point, untouched, train_round, folder, progress).run()
+        return Rounds(plan, point, untouched, train_round, folder, progress, donors).run()
+
+
+def _check_warm_start(warm_start: Any, folder: RunFolder | None) -> None:
+    if warm_start is None:
+        return
+    if not isinstance(warm_start, WarmStart):
+        raise InvalidArgument(
+            f"warm_start must be rtl_plugin.WarmStart(run folders), got {warm_start!r}"
+        )
+    if folder is None:
+        raise InvalidArgument(
+            "warm_start keeps what it takes over in the run folder: give run_folder= too"
+        )
 
 
 def _loaded(folder: RunFolder, plan: DiscoveryPlan) -> TicketSet:
@@ -166,10 +213,13 @@ def _rewind_point(
         header, tensors = read_file(folder.rewind_point, "rewind point")
         state = {name: tensors[str(k)] for k, name in enumerate(header["names"])}
         return restored_rewind_point(start, state, plan.rewind_to)
+    began = time.perf_counter()
     point = train_to_rewind_point(plan, start, progress)
     untouched.check("late rewinding")
     if folder is not None:
+        seconds = time.perf_counter() - began
         state = {**point.parameters, **point.buffers}
         tensors = {str(k): value for k, value in enumerate(state.values())}
         write_file(folder.rewind_point, "rewind point", {"names": list(state)}, tensors)
+        folder.log("rewind_point", steps=plan.rewind_to, seconds=seconds)
     return point

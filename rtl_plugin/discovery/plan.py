@@ -1,9 +1,9 @@
 """What a discovery is to do, checked before any training."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from rtl_plugin.diagnostics.collapse_rule import CollapseRule
 from rtl_plugin.discovery.importance import Importance, describe_importance, importance_from
 from rtl_plugin.discovery.keep_top import floor_counts
 from rtl_plugin.discovery.measuring import Evaluate, check_evaluate
+from rtl_plugin.discovery.round_watch import FinishedRound
 from rtl_plugin.discovery.sparsity_schedules import SparsitySchedule, survivors
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.fingerprint import model_structure, model_values, values_fingerprint
@@ -22,6 +23,8 @@ from rtl_plugin.optimizers import OptimizerFactory, build_optimizer, describe_op
 from rtl_plugin.prunable import Prunable, select_prunable
 from rtl_plugin.structure import device_of
 from rtl_plugin.training_step import Loss
+
+OnRound: TypeAlias = Callable[[FinishedRound], object]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class DiscoveryPlan:
         evaluate: metric of a trained ticket on its validation batches, or None.
         rule: what counts as an abrupt change of a ticket's similarity curve.
         stop_before_collapse: whether a ticket whose alarm rings leaves the rounds.
+        closing_round: whether the final masks are trained under once more, to measure them.
+        on_round: called with every finished round, or None.
     """
 
     model: nn.Module
@@ -62,6 +67,8 @@ class DiscoveryPlan:
     evaluate: Evaluate | None
     rule: CollapseRule
     stop_before_collapse: bool
+    closing_round: bool
+    on_round: OnRound | None
 
     @property
     def prunable(self) -> int:
@@ -89,6 +96,8 @@ class DiscoveryPlan:
             "evaluate": self._described_metric(),
             # The rule alone changes no mask, so a folder of before there was one still resumes.
             "stop_before_collapse": self.rule.description() if self.stop_before_collapse else None,
+            # The usual says nothing, so that folders of before one could choose still resume.
+            "closing_round": None if self.closing_round == (self.evaluate is not None) else False,
         }
 
     def _described_metric(self) -> dict[str, Any] | None:
@@ -124,6 +133,8 @@ def plan_discovery(
     seed: int,
     evaluate: Evaluate | None,
     stop_before_collapse: bool | CollapseRule,
+    closing_round: bool | None,
+    on_round: OnRound | None,
 ) -> DiscoveryPlan:
     """Check the arguments of ``discover`` and work out the counts of every round.
 
@@ -137,6 +148,8 @@ def plan_discovery(
     whole_number("rewind_to", rewind_to, 0)
     whole_number("seed", seed, 0)
     check_evaluate(evaluate, groups)
+    if on_round is not None and not callable(on_round):
+        raise InvalidArgument(f"on_round must be callable as on_round(round), got {on_round!r}")
     rule, stops = _rule(stop_before_collapse)
     chosen = select_prunable(model, prunable)
     floors = floor_counts({name: p.shape for name, p in chosen.items()}, floor)
@@ -161,6 +174,8 @@ def plan_discovery(
         evaluate=evaluate,
         rule=rule,
         stop_before_collapse=stops,
+        closing_round=_closing_round(closing_round, evaluate),
+        on_round=on_round,
     )
 
 
@@ -172,6 +187,14 @@ def _rule(stop: Any) -> tuple[CollapseRule, bool]:
             f"stop_before_collapse must be True, False or a CollapseRule, got {stop!r}"
         )
     return CollapseRule(), stop
+
+
+def _closing_round(asked: Any, evaluate: Evaluate | None) -> bool:
+    if asked is not None and not isinstance(asked, bool):
+        raise InvalidArgument(f"closing_round must be True, False or None, got {asked!r}")
+    if asked and evaluate is None:
+        raise InvalidArgument("closing_round measures the final masks: give evaluate= too")
+    return evaluate is not None if asked is None else asked
 
 
 def _check_can_ring(rule: CollapseRule, groups: int, kept: tuple[int, ...], total: int) -> None:

@@ -1,18 +1,50 @@
 """Comparing the tickets after each round, and letting go those whose alarm rang."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from rtl_plugin.diagnostics.collapse import CollapseMonitor
-from rtl_plugin.diagnostics.mask_counts import count_masks
+from rtl_plugin.diagnostics.mask_counts import MaskCounts, count_masks
 from rtl_plugin.diagnostics.similarity import mean_similarity, similarity_matrix
 from rtl_plugin.packed_masks import PackedMasks
 
 Masks = Mapping[str, torch.Tensor]
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FinishedRound:
+    """One round of a discovery, all its groups trained and pruned.
+
+    Args:
+        round: counted from 1.
+        rows: rows of history, one a group that ran the round, in the groups' order.
+        counts: weights that the groups' tickets keep and share after the round, in that order.
+        reused: groups whose round was taken over from another run, see
+            :class:`rtl_plugin.WarmStart`.
+        seconds_saved: what training those took there, as far as it was logged; in round 1 with the
+            late rewind point.
+
+    Example:
+        >>> counts = count_masks([{"w": torch.tensor([True, False])}])
+        >>> FinishedRound(1, ({"group": "a", "metric": 0.5},), counts).names
+        ('a',)
+    """
+
+    round: int
+    rows: tuple[Row, ...]
+    counts: MaskCounts
+    reused: tuple[str, ...] = ()
+    seconds_saved: float = 0.0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The groups that ran it."""
+        return tuple(row["group"] for row in self.rows)
 
 
 class RoundWatch:
@@ -32,7 +64,9 @@ class RoundWatch:
         self._final: dict[str, Masks] = {}
         self._quiet: list[str] = []
 
-    def close_round(self, round: int, rows: Sequence[Row], masks: Mapping[str, Masks]) -> list[Row]:
+    def close_round(
+        self, round: int, rows: Sequence[Row], masks: Mapping[str, Masks]
+    ) -> FinishedRound:
         """Compare the tickets of a round and let go whose alarm rang.
 
         Args:
@@ -41,7 +75,7 @@ class RoundWatch:
             masks: group -> masks after the round.
 
         Returns:
-            The rows with ``similarity``, ``excess``, ``alarm`` and ``left``.
+            The rows with ``similarity``, ``excess``, ``alarm`` and ``left``, and the counts.
         """
         names = self.active
         counts = count_masks([masks[name] for name in names])
@@ -52,7 +86,7 @@ class RoundWatch:
         raw = mean_similarity(similarity_matrix(counts))
         excess = mean_similarity(similarity_matrix(counts, excess=True))
         leaving = self._leave(round, masks, {n: a.last_good_round for n, a in alarms.items()})
-        return [
+        compared = [
             row
             | {
                 "similarity": _number(raw[k]),
@@ -62,6 +96,7 @@ class RoundWatch:
             }
             for k, (name, row) in enumerate(zip(names, rows, strict=True))
         ]
+        return FinishedRound(round, tuple(compared), counts)
 
     @property
     def unmeasured(self) -> list[str]:

@@ -1,5 +1,6 @@
 """The loop over rounds and groups: train, prune, compare, and let go whose alarm rang."""
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from rtl_plugin.diagnostics.collapse import CollapseMonitor
 from rtl_plugin.discovery.backends import Backend, Trained, rehearse_evaluate
+from rtl_plugin.discovery.donors import Donors
 from rtl_plugin.discovery.keep_top import keep_top
 from rtl_plugin.discovery.plan import DiscoveryPlan
 from rtl_plugin.discovery.rewinding import RewindPoint, Untouched
@@ -16,6 +18,7 @@ from rtl_plugin.discovery.round_watch import RoundWatch
 from rtl_plugin.errors import StructureMismatch
 from rtl_plugin.fingerprint import model_structure, model_values
 from rtl_plugin.progress import Progress, RoundsView
+from rtl_plugin.randomness import derived_seed, forked
 from rtl_plugin.run_folder import RunFolder
 from rtl_plugin.tickets import Ticket, TicketSet
 from rtl_plugin.training_step import Where
@@ -34,6 +37,7 @@ class Rounds:
         backend: trains the groups of a round.
         folder: where finished (round, group) pairs lie, or None.
         progress: shows them.
+        donors: other runs whose finished rounds may be taken over, or None.
     """
 
     def __init__(
@@ -44,8 +48,10 @@ class Rounds:
         backend: Backend,
         folder: RunFolder | None,
         progress: Progress,
+        donors: Donors | None = None,
     ) -> None:
         self._plan, self._point, self._backend = plan, point, backend
+        self._donors = donors
         self._untouched, self._folder, self._progress = untouched, folder, progress
         shapes = {name: point.parameters[name] for name in plan.masked}
         everything = {n: torch.ones_like(p, dtype=torch.bool) for n, p in shapes.items()}
@@ -57,9 +63,10 @@ class Rounds:
     def run(self) -> TicketSet:
         """Run every round that is not done and build the tickets."""
         rounds = len(self._plan.kept)
-        closing = 0 if self._plan.evaluate is None else 1
+        closing = int(self._plan.closing_round)
         asked = [self._plan.schedule.sparsity(r + 1, self._plan.prunable) for r in range(rounds)]
-        if not self._done_before():
+        # Whoever has donors has rehearsed, to compare what came out.
+        if self._donors is None and not self._done_before():
             rehearse_evaluate(self._plan, self._point)
         with self._progress.rounds(list(self._plan.groups), rounds + closing, asked) as view:
             for round in range(1, rounds + 1):
@@ -75,28 +82,51 @@ class Rounds:
 
     def _run_round(self, round: int, view: RoundsView) -> None:
         groups = self._watch.active
+        if self._donors is not None:
+            self._donors.take_round(round, groups)
         done = self._resume(round, groups)
+        before = tuple(done)
         for group, trained, seconds in self._trained(round, groups, done, view):
             done[group] = self._prune(round, group, trained)
             self._report(done[group], seconds, view)
-        rows = self._watch.close_round(round, [done[group] for group in groups], self._masks)
-        self._history += rows
-        view.round_done(rows)
+        finished = self._watch.close_round(round, [done[group] for group in groups], self._masks)
+        if self._donors is not None:
+            reused, seconds = self._donors.saved(round, before)
+            finished = dataclasses.replace(finished, reused=reused, seconds_saved=seconds)
+            if reused:
+                view.say(f"round {round}: {len(reused)} tickets taken over from other runs")
+        self._history += finished.rows
+        view.round_done(finished.rows)
         # Again in a round that was resumed: a killed run may not have come this far.
-        for row in rows:
+        for row in finished.rows:
             compared = ("round", "group", "similarity", "excess", "alarm", "left")
             self._log("compared", **{key: row[key] for key in compared})
+        if self._plan.on_round is not None:
+            with forked(derived_seed(self._plan.seed, "on_round", round)):
+                self._plan.on_round(finished)
 
     def _run_closing_round(self, round: int, view: RoundsView) -> None:
         """Train once more under the final masks, only to measure them."""
         groups = self._watch.unmeasured
         done = self._resume(round, groups)
+        done |= self._measured_elsewhere(round, [group for group in groups if group not in done])
         for group, trained, seconds in self._trained(round, groups, done, view):
             done[group] = self._closing_row(round, group, trained)
             self._report(done[group], seconds, view)
         rows = [done[group] for group in groups]
         self._history += rows
         view.round_done(rows)
+
+    def _measured_elsewhere(self, round: int, groups: Sequence[str]) -> dict[str, Row]:
+        rows: dict[str, Row] = {}
+        if self._donors is None:
+            return rows
+        for group in groups:
+            trained_at = self._sparsity(self._masks[group])
+            measured = self._donors.measured(round, group, trained_at)
+            if measured is not None:
+                rows[group] = self._closing_row(round, group, Trained({}, *measured))
+        return rows
 
     def _trained(
         self, round: int, groups: Sequence[str], done: Mapping[str, Row], view: RoundsView

@@ -1,0 +1,300 @@
+"""What differs in anything that decides a round is trained, not taken over."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rtl_plugin import CollapseRule, DataGroups
+from rtl_plugin.discovery import identity
+from rtl_plugin.errors import InvalidArgument, RunFolderMismatch
+from tests.discovery.search_runs import (
+    Search,
+    geometric,
+    mean_output,
+    measured_groups,
+    other_values,
+    with_one_thread_more,
+)
+from tests.discovery.setups import CONV, MLP, adam, built, named_groups, shuffled_groups
+
+
+def smoothed(amount: float) -> Callable[[Any, Any], torch.Tensor]:
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1], label_smoothing=amount)
+
+    return loss
+
+
+def through(helper: Any) -> Any:
+    """A loss whose code is the same whatever its helper does."""
+
+    holder = [SimpleNamespace(do=helper)]
+
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        return F.cross_entropy(holder[0].do(model(batch[0])), batch[1])
+
+    return loss
+
+
+def measured_through(helper: Any) -> Any:
+    """A metric whose code is the same whatever its helper does."""
+    holder = [SimpleNamespace(do=helper)]
+    return lambda model, batches: holder[0].do(mean_output(model, batches))
+
+
+class Tempered(nn.Module):
+    """Its temperature is in no parameter, in no buffer, and not in what it prints."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.net, self.temperature = built(CONV), temperature
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x) / self.temperature
+
+
+def with_epsilon(epsilon: float) -> nn.Module:
+    model = built(CONV)
+    model[1].eps = epsilon  # type: ignore[index, union-attr]
+    return model
+
+
+def warming_up(steps: int) -> Any:
+    def factory(params: Any) -> Any:
+        optimizer = torch.optim.SGD(params, 0.1)
+        later = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, step / steps))
+        return optimizer, later
+
+    return factory
+
+
+class Power:
+    """An importance with a setting."""
+
+    needs_gradients = False
+
+    def __init__(self, exponent: float) -> None:
+        self.exponent = torch.tensor(exponent)
+
+    def scores(self, values: Any, gradients: Any) -> Any:
+        return {name: value.abs() ** self.exponent for name, value in values.items()}
+
+
+def above(threshold: float) -> Any:
+    def fraction_above(model: Any, batches: Iterable[Any]) -> float:
+        above = [(model(x) > threshold).float().mean() for x, *_ in batches]
+        return float(torch.stack(above).mean())
+
+    return fraction_above
+
+
+def changed(split: str, part: int, at: int) -> Callable[[], DataGroups]:
+    return lambda: other_values(measured_groups(), split, part, at)
+
+
+MEASURED: dict[str, Any] = {"groups": measured_groups, "evaluate": mean_output}
+# Name of a test -> settings of the donor and of us, and the entry that tells them apart.
+DIFFERENCES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "seed": ({}, {"seed": 1}, "seed=0"),
+    "steps": ({}, {"steps": 3}, "steps.a=2"),
+    "floor": ({}, {"floor": 0.3}, "floor."),
+    "importance": ({}, {"importance": "random"}, "importance.class="),
+    "importance's settings": (
+        {"importance": Power(2.0)}, {"importance": Power(3.0)}, "code.importance=",
+    ),
+    "rewind_to": ({"rewind_to": 1}, {"rewind_to": 2}, "rewind_to=1"),
+    "optimizer": ({}, {"optimizer": adam}, "optimizer.class='SGD'"),
+    "learning rate": (
+        {}, {"optimizer": lambda p: torch.optim.SGD(p, 0.2, momentum=0.9)}, "optimizer.groups.",
+    ),
+    "learning rate schedule": (
+        {"optimizer": warming_up(2)}, {"optimizer": warming_up(3)}, "code.optimizer=",
+    ),
+    "loss": ({"loss": smoothed(0.1)}, {}, "loss="),
+    "loss's settings": ({"loss": smoothed(0.1)}, {"loss": smoothed(0.2)}, "code.loss="),
+    "loss's helper": (
+        {"loss": through(lambda x: x)}, {"loss": through(lambda x: 2 * x)}, "first_loss.a=",
+    ),
+    "stop rule": ({}, {"stop_before_collapse": CollapseRule(warm_up=1, window=0.1)}, "stop_before"),
+    "model's values": ({}, {"model": lambda: built(CONV, seed=1)}, "theta_0="),
+    "model's modules": ({}, {"model": lambda: with_epsilon(0.1)}, "modules="),
+    "model's hidden attributes": (
+        {"model": lambda: Tempered(1.0)}, {"model": lambda: Tempered(2.0)}, "first_loss.a=",
+    ),
+    "metric": (MEASURED, {**MEASURED, "evaluate": above(0.0)}, "evaluate.metric="),
+    "no metric": ({"groups": measured_groups}, MEASURED, "evaluate=None"),
+    "metric's settings": (
+        {**MEASURED, "evaluate": above(-9.0)}, {**MEASURED, "evaluate": above(-8.0)},
+        "code.evaluate=",
+    ),
+    "metric's helper": (
+        {**MEASURED, "evaluate": measured_through(abs)},
+        {**MEASURED, "evaluate": measured_through(lambda x: x + 1)}, "first_metric.a=",
+    ),
+    "samples": (MEASURED, {**MEASURED, "groups": changed("train", 0, 0)}, "data.b="),
+    "later samples": (MEASURED, {**MEASURED, "groups": changed("train", 0, 1)}, "data.b="),
+    "labels": (MEASURED, {**MEASURED, "groups": changed("train", 1, 0)}, "data.b="),
+    "validation samples": (
+        MEASURED, {**MEASURED, "groups": changed("validation", 0, 1)}, "held_out.b=",
+    ),
+    "groups' names": (
+        {"groups": lambda: named_groups(CONV)},
+        {"groups": lambda: named_groups(CONV, a=2, c=2)}, "groups.",
+    ),
+    "key": ({"key": {"noise": 0.1}}, {"key": {"noise": 0.2}}, "key.noise=0.1"),
+    "number in the key": ({"key": {"noise": 1}}, {"key": {"noise": True}}, "key_as_json="),
+    "no key": ({"key": {"noise": 0.1}}, {}, "key={'noise': 0.1}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_trained_and_not_taken(name: str, tmp_path: Path) -> None:
+    search = Search(tmp_path, schedule=geometric(2))
+    theirs, ours, reason = DIFFERENCES[name]
+    search.run("donor", **theirs)
+    search.run("warm", ["donor"], **ours)
+    search.run("cold", **ours)
+    search.check_same_bytes("warm", "cold")
+    assert search.taken("warm") == {}
+    assert search.calls["warm"] == search.calls["cold"]
+    (told,) = search.events("warm", "passed_over")
+    assert told["reason"].startswith(f"it has {reason}"), told["reason"]
+    assert Path(told["folder"]).name == "donor"
+    search.run("alike", ["donor"], **theirs)
+    assert len(search.taken("alike")) >= 4, "the same settings would have been taken over"
+
+
+SWITCHES: dict[str, Any] = {
+    "threads": lambda: torch.set_num_threads(torch.get_num_threads() + 1),
+    "deterministic": lambda: torch.use_deterministic_algorithms(True),
+    "matmul": lambda: torch.set_float32_matmul_precision("high"),
+    "dtype": lambda: torch.set_default_dtype(torch.float64),
+}
+
+
+@pytest.fixture
+def settings_restored() -> Iterator[None]:
+    threads, matmul = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision(matmul)
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("entry", SWITCHES)
+@pytest.mark.usefixtures("settings_restored")
+def test_another_numerical_setting(entry: str, tmp_path: Path) -> None:
+    model, groups = built(MLP), shuffled_groups(MLP)
+    search = Search(tmp_path, schedule=geometric(2), model=lambda: model, groups=lambda: groups)
+    search.run("donor")
+    SWITCHES[entry]()
+    search.run("warm", ["donor"])
+    assert search.taken("warm") == {}
+    assert f"environment.{entry}=" in search.reasons("warm")
+
+
+def test_another_version_of_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search(tmp_path, schedule=geometric(2))
+    search.run("donor")
+    monkeypatch.setattr(identity, "software_versions", lambda: {"torch": "1.0"})
+    search.run("warm", ["donor"])
+    assert search.taken("warm") == {}
+    assert "environment.versions." in search.reasons("warm")
+
+
+def test_a_run_without_warm_start_lends_nothing(tmp_path: Path) -> None:
+    search = Search(tmp_path, schedule=geometric(2))
+    search.run("plain", warm_start=None)
+    search.run("warm", ["plain"])
+    assert search.taken("warm") == {}
+
+
+def test_a_run_that_went_on_without_warm_start_lends_nothing(tmp_path: Path) -> None:
+    """Its first rounds are known, its later ones may have seen other data."""
+    search = Search(tmp_path, schedule=geometric(3))
+    with pytest.raises(KeyboardInterrupt):
+        search.run("donor", dies_at=2 + 2 * 2 + 1)
+    assert (tmp_path / "donor" / "discover" / "identity.json").exists()
+    search.run("donor", warm_start=None)
+    search.run("warm", ["donor"])
+    assert search.taken("warm") == {}
+
+
+def test_a_run_begun_without_warm_start_goes_on_alone(tmp_path: Path) -> None:
+    search = Search(tmp_path, schedule=geometric(3))
+    search.run("donor")
+    with pytest.raises(KeyboardInterrupt):
+        search.run("warm", warm_start=None, dies_at=2 * 2 + 1)
+    search.run("warm", ["donor"])
+    assert search.taken("warm") == {}
+    assert "begun without warm_start" in search.reasons("warm")
+    assert not (tmp_path / "warm" / "discover" / "identity.json").exists(), "nor does it lend"
+    search.run("plain", warm_start=None)
+    search.check_same_bytes("warm", "plain")
+
+
+def begun(search: Search, name: str, **own: Any) -> None:
+    """One round is done when it is killed."""
+    with pytest.raises(KeyboardInterrupt):
+        search.run(name, dies_at=2 + 2 * 2 + 1, **own)
+    assert len(list((search.root / name / "discover").glob("round-*"))) == 2
+
+
+def test_a_run_that_goes_on_under_other_threads_goes_on_alone(tmp_path: Path) -> None:
+    search = Search(tmp_path, schedule=geometric(3))
+    search.run("donor")
+    begun(search, "warm")
+    with_one_thread_more(lambda: search.run("warm", ["donor"]))
+    assert search.taken("warm") == {}
+    assert "begun with environment.threads=" in search.reasons("warm")
+    search.run("later", ["warm"])
+    assert search.taken("later") == {}, "of two minds, it lends to nobody"
+
+
+def test_a_run_that_goes_on_with_another_key_or_other_data_is_refused(tmp_path: Path) -> None:
+    search = Search(tmp_path, schedule=geometric(3), **MEASURED)
+    begun(search, "warm", key="one")
+    with pytest.raises(RunFolderMismatch, match='made with key="one", this call has key="two"'):
+        search.run("warm", key="two")
+    with pytest.raises(RunFolderMismatch, match=r"made with data\.b="):
+        search.run("warm", key="one", groups=changed("train", 0, 0))
+    with pytest.raises(RunFolderMismatch, match=r"made with held_out\.b="):
+        search.run("warm", key="one", groups=changed("validation", 0, 0))
+    search.run("warm", key="one")
+    with pytest.raises(RunFolderMismatch, match='made with key="one", this call has key="two"'):
+        search.run("warm", key="two")  # also where nothing is left to do
+
+
+def test_a_run_killed_before_its_first_result_may_begin_on_other_terms(tmp_path: Path) -> None:
+    search = Search(tmp_path, schedule=geometric(2))
+    with pytest.raises(KeyboardInterrupt):
+        search.run("run", dies_at=3)
+    with_one_thread_more(lambda: search.run("run"))
+    assert search.events("run", "passed_over") == []
+    search.run("other", ["run"])
+    assert "environment.threads=" in search.reasons("other")
+
+
+def test_a_batch_that_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    groups = measured_groups()
+    loaders = {
+        name: [(*batch, object()) for batch in group.train] for name, group in groups.items()
+    }
+    search = Search(tmp_path)
+    with pytest.raises(InvalidArgument, match="one holds a object, whose content cannot be read"):
+        search.run("run", groups=lambda: DataGroups.from_loaders(loaders))
+    search.run("plain", groups=lambda: DataGroups.from_loaders(loaders), warm_start=None)
+
+
+def test_a_metric_fails_before_any_training(tmp_path: Path) -> None:
+    search = Search(tmp_path, **{**MEASURED, "evaluate": lambda model, batches: float("nan")})
+    with pytest.raises(InvalidArgument, match=r"evaluate.*group 'a'.*finite number"):
+        search.run("run")
+    assert search.calls["run"] == 2, "the look at the first batches"
