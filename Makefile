@@ -15,10 +15,11 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test pytest lint format clean distclean
+.PHONY: help quickstart search test pytest lint format clean distclean
 
 help:
 	@echo "make quickstart  find, retrain, route and compare adaptive tickets on real digits"
+	@echo "make search      an NNI experiment over adaptive tickets, with its web page"
 	@echo "make test        lint, types and the whole test suite"
 	@echo "make pytest      the test suite alone (ARGS=... go to pytest)"
 	@echo "make lint        ruff and mypy"
@@ -27,6 +28,9 @@ help:
 
 quickstart: $(VENV)/.installed-quickstart
 	$(BIN)/rtl-plugin quickstart $(ARGS)
+
+search: $(VENV)/.installed-search
+	$(BIN)/python examples/nni_search/search.py $(ARGS)
 
 test: lint
 	@$(MAKE) --no-print-directory pytest

@@ -26,7 +26,7 @@ from torch import nn
 
 import rtl_plugin as rtl
 from rtl_nni import RTLPruner, torch_evaluators
-from rtl_nni.torch_evaluators import train_on
+from rtl_nni.group_evaluators import train_on
 from rtl_plugin.errors import RtlError
 
 GROUPS = ("a", "b", "c")

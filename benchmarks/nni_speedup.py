@@ -33,7 +33,7 @@ from benchmarks.nni_speedup_networks import (
     masked,
     masks_of,
 )
-from rtl_nni.speedup import speedup_with_report
+from rtl_nni.exact_speedup import speedup_with_report
 from rtl_plugin.errors import RtlError
 from rtl_torch_pruning import compare_latency
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from rtl_nni.dependency_config import add_dependency_ids
 from rtl_nni.host import imported
-from rtl_nni.model_speedup import model_speedup
+from rtl_nni.host_speedup import model_speedup
 
 RATIO = 0.5
 OUTPUTS = {"squeezenet1_1": ["classifier.1"]}  # convolutions that make the classes

@@ -18,7 +18,7 @@ from torch_pruning_methods import Recipe as CommonRecipe
 
 import rtl_nni
 import rtl_plugin as rtl
-from rtl_nni.speedup import speedup_with_report
+from rtl_nni.exact_speedup import speedup_with_report
 from rtl_plugin.tasks import digits
 
 STAGES = {  # a residual sum needs the same channels from all that it adds

@@ -50,6 +50,7 @@ from rtl_plugin.errors import NothingPrunable as NothingPrunable
 from rtl_plugin.errors import PruningFailed as PruningFailed
 from rtl_plugin.errors import RewindFailed as RewindFailed
 from rtl_plugin.errors import RtlError as RtlError
+from rtl_plugin.errors import RunFolderMismatch as RunFolderMismatch
 from rtl_plugin.errors import StructureMismatch as StructureMismatch
 from rtl_plugin.errors import TrainingDiverged as TrainingDiverged
 from rtl_plugin.errors import UnknownTicket as UnknownTicket

@@ -9,8 +9,8 @@ import torchvision
 from torch import nn
 
 from rtl_nni.dependency_config import add_dependency_ids, add_norm_alignment, norms_left_out
+from rtl_nni.exact_speedup import speedup_with_report
 from rtl_nni.host import imported
-from rtl_nni.speedup import speedup_with_report
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.randomness import forked
 from tests.nni.coupled_networks import CNN, CONCATENATED, DEPTHWISE, RESIDUAL

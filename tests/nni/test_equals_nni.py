@@ -10,7 +10,7 @@ from nni.compression.utils.evaluator import TorchEvaluator
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from rtl_nni.torch_evaluators import train_on
+from rtl_nni.group_evaluators import train_on
 from rtl_plugin.randomness import forked
 from tests.nni.networks import (
     CLASSES,

@@ -17,8 +17,8 @@ from nni.compression.utils.evaluator import TorchEvaluator
 from torch import nn
 
 from rtl_nni import IdenticalTickets, RTLPruner
+from rtl_nni.group_evaluators import train_on
 from rtl_nni.optimizer_names import optimized_names
-from rtl_nni.torch_evaluators import train_on
 from rtl_plugin.errors import InvalidArgument, PruningFailed, UnknownTicket
 from tests.nni.networks import (
     CNN,

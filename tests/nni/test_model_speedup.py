@@ -10,9 +10,9 @@ import torchvision
 from torch import fx, nn
 
 from rtl_nni.dependency_config import add_dependency_ids, add_norm_alignment
+from rtl_nni.exact_speedup import speedup
 from rtl_nni.host import imported
-from rtl_nni.model_speedup import _PROXY, _TRACER, model_speedup, traceable
-from rtl_nni.speedup import speedup
+from rtl_nni.host_speedup import _PROXY, _TRACER, model_speedup, traceable
 from rtl_plugin.errors import InvalidArgument, PruningFailed
 from rtl_plugin.fingerprint import bit_equal
 from rtl_plugin.randomness import forked

@@ -11,7 +11,7 @@ from nni.compression.pruning import LevelPruner
 from torch import nn
 
 from rtl_nni import IdenticalTickets, RTLPruner
-from rtl_nni.torch_evaluators import train_on
+from rtl_nni.group_evaluators import train_on
 from rtl_plugin import GeometricSchedule
 from rtl_plugin.errors import InvalidArgument
 from rtl_plugin.fingerprint import bit_equal

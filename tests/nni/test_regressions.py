@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import rtl_plugin as rtl
 from rtl_nni import FixedCountPruner, GeometricPruner, check, load_masks
-from rtl_nni.torch_evaluators import train_on
+from rtl_nni.group_evaluators import train_on
 from rtl_plugin import TicketSet
 from rtl_plugin.errors import DamagedFile, InvalidArgument, PruningFailed, RtlError
 from rtl_plugin.randomness import forked

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import rtl_plugin as rtl
-from rtl_nni.torch_evaluators import train_on
+from rtl_nni.group_evaluators import train_on
 from rtl_plugin.errors import InvalidArgument, PruningFailed, StructureMismatch
 from rtl_plugin.fingerprint import bit_equal
 from tests.nni.networks import (

@@ -18,7 +18,7 @@ from torch import nn
 
 import rtl_plugin as rtl
 from rtl_nni import FixedCountPruner, GeometricPruner
-from rtl_nni.torch_evaluators import train_on
+from rtl_nni.group_evaluators import train_on
 from rtl_plugin.errors import InvalidArgument, PruningFailed
 from tests.nni.networks import (
     CNN,

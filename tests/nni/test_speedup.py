@@ -11,8 +11,8 @@ import torchvision
 from torch import nn
 
 from rtl_nni.dependency_config import add_dependency_ids, add_norm_alignment
+from rtl_nni.exact_speedup import speedup, speedup_with_report
 from rtl_nni.host import imported
-from rtl_nni.speedup import speedup, speedup_with_report
 from rtl_plugin.errors import (
     InvalidArgument,
     InvalidTicket,

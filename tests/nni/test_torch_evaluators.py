@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from rtl_nni import torch_evaluators
+from rtl_nni.group_evaluators import train_on
 from rtl_nni.optimizer_names import optimized_names
-from rtl_nni.torch_evaluators import train_on
 from rtl_plugin.errors import InvalidArgument
 from tests.nni.networks import (
     CNN,

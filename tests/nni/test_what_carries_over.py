@@ -13,7 +13,7 @@ from torch import nn
 
 import rtl_nni
 import rtl_plugin as rtl
-from rtl_nni.torch_evaluators import train_on
+from rtl_nni.group_evaluators import train_on
 from rtl_plugin.errors import InvalidArgument, PruningFailed, StructureMismatch, TrainingDiverged
 from tests.nni import lightning_models, transformers_models
 from tests.nni.networks import (

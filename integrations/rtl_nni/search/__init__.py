@@ -1,0 +1,1 @@
+"""Searches over adaptive tickets: the space, a trial, the assessor, and whole experiments."""
