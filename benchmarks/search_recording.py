@@ -46,7 +46,7 @@ def recorded_search(seed: int, trials: int, startup: int, cache: Path) -> list[T
     found = []
     for number in range(trials):
         params = tuner.generate_parameters(number)
-        trial = _trial(task, {**params, "seed": seed}, cache / f"seed-{seed}" / f"{number:03d}")
+        trial = to_its_end(task, {**params, "seed": seed}, cache / f"seed-{seed}" / f"{number:03d}")
         if "error" not in trial:
             tuner.receive_trial_result(number, params, trial["metric"])
         tuner.trial_end(number, "error" not in trial)
@@ -54,7 +54,17 @@ def recorded_search(seed: int, trials: int, startup: int, cache: Path) -> list[T
     return found
 
 
-def _trial(task: Any, params: Mapping[str, Any], folder: Path) -> Trial:
+def to_its_end(task: Any, params: Mapping[str, Any], folder: Path) -> Trial:
+    """One trial that nobody stops.
+
+    Args:
+        task: the example's.
+        params: of the trial.
+        folder: its own; a trial that is there already is read.
+
+    Returns:
+        Params, rounds, metric and costs; or ``error`` where it failed.
+    """
     kept = folder / "recorded.json"
     if kept.exists():
         trial: Trial = json.loads(kept.read_text(encoding="utf-8"))

@@ -129,7 +129,10 @@ class CollapseAssessor(_Base):  # type: ignore[misc]
     def _doomed(self, last: Mapping[str, Any]) -> StopVerdict | None:
         """A trial that is to go where others collapsed; tickets that stop by themselves are not."""
         target = last.get("target")
-        if target is None or last["round"] == last["of"] or not self._known.dooms(target):
+        alone = len(last["names"]) < 2  # shares weights with nobody, so it cannot collapse
+        if target is None or alone or last["round"] == last["of"]:
+            return None
+        if not self._known.dooms(target, 1 / last["prunable"]):
             return None
         reason = (
             f"it is to be pruned to {target:.2%} sparsity: {self._known}, and none survived as far"
@@ -144,7 +147,7 @@ class CollapseAssessor(_Base):  # type: ignore[misc]
         self._told.add(trial)
         if self.stop.can_ring(rounds):
             if last.get("target") is not None:
-                self._known.survived(last["sparsity"])
+                self._known.survived(last["target"])
             return
         tickets = len(rounds[0]["names"])
         why = "it has one ticket" if tickets < 2 else "its rounds are too few for the rule"

@@ -7,7 +7,7 @@ class KnownCollapses:
     """Sparsities at which trials collapsed, and sparsities that trials survived.
 
     A trial is bound to collapse where its target is at least as sparse as every collapse so far,
-    and sparser than all that survived.
+    and sparser than the targets of all that survived.
 
     Args:
         least: collapses needed before anything is said, at least 1; 0 never says anything.
@@ -21,6 +21,8 @@ class KnownCollapses:
         >>> known.survived(0.95)
         >>> known.dooms(0.97), known.dooms(0.99)
         (False, True)
+        >>> known.dooms(0.9799, weight=1e-3)
+        True
     """
 
     def __init__(self, least: int) -> None:
@@ -43,22 +45,25 @@ class KnownCollapses:
         """Remember a trial that came to its last round.
 
         Args:
-            sparsity: of its tickets then, in (0, 1).
+            sparsity: that it was to reach, in (0, 1).
 
         Raises:
             InvalidArgument: it is out of range.
         """
         self._survived.append(_checked(sparsity))
 
-    def dooms(self, target: float) -> bool:
+    def dooms(self, target: float, weight: float = 0.0) -> bool:
         """Whether a trial with this target is bound to collapse, by all that is known.
 
         Args:
             target: sparsity after its last round.
+            weight: what one weight adds to a sparsity: those reached are whole numbers of weights,
+                so that equal ones may differ by as much.
         """
         if not self.least or len(self._collapsed) < self.least:
             return False
-        return target >= max(self._collapsed) and target > max(self._survived, default=0.0)
+        beyond = target + weight >= max(self._collapsed)
+        return beyond and target - weight > max(self._survived, default=0.0)
 
     def __str__(self) -> str:
         known = f"{len(self._collapsed)} trials before it collapsed, at up to"

@@ -205,7 +205,7 @@ def _plain(name: str, value: Any) -> Any:
         return int(value)
     if isinstance(value, Real):
         number = float(value)
-        whole = name in (*_REQUIRED, "rewind_to", "seed") and number.is_integer()
+        whole = name in (*_REQUIRED, "rewind_to", "seed", "n_clusters") and number.is_integer()
         return int(number) if whole else number
     return value
 

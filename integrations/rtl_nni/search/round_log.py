@@ -92,6 +92,8 @@ class RoundLog:
         row = self._row(finished)
         self.rows.append(row)
         if self._folder is not None:
+            if finished.round == 1:  # no sooner: a call that is refused forgets nothing
+                self._folder.start_again()
             self._folder.append_round(row)
         value = {"default": row["metric"], "round": row} if self._send_counts else row["metric"]
         self._reporter.round(finished.round, value)
@@ -101,8 +103,9 @@ class RoundLog:
 
     def _row(self, finished: FinishedRound) -> dict[str, Any]:
         names, reused = list(finished.names), len(finished.reused)
-        # Whose first round was taken over needed no rewind point of its own.
         to_rewind = self._asked.rewind_to if finished.round == 1 else 0
+        # Seconds saved without a group taken over are those of the rewind point.
+        taken = bool(reused) or finished.seconds_saved > 0
         for row in finished.rows:
             self._follow(row)
         seconds, self._began = time.perf_counter() - self._began, time.perf_counter()
@@ -121,8 +124,8 @@ class RoundLog:
             "shared": np.asarray(shared).tolist(),
             "left": [row["group"] for row in finished.rows if row["left"]],
             "alarms": [row["group"] for row in finished.rows if row["alarm"]],
-            "steps": self._asked.steps * (len(names) - reused) + (0 if reused else to_rewind),
-            "steps_reused": self._asked.steps * reused + (to_rewind if reused else 0),
+            "steps": self._asked.steps * (len(names) - reused) + (0 if taken else to_rewind),
+            "steps_reused": self._asked.steps * reused + (to_rewind if taken else 0),
             "seconds": seconds,
             "reused": list(finished.reused),
             "seconds_saved": finished.seconds_saved,

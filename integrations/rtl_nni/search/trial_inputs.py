@@ -67,6 +67,8 @@ def other_trials(warm_start: Any, files: TrialFolder | None) -> list[Path] | Non
     if warm_start is not True and not isinstance(warm_start, str | os.PathLike):
         raise InvalidArgument(f"warm_start must be True, False or a folder, got {warm_start!r}")
     beside = files.path.resolve().parent if warm_start is True else Path(warm_start)
+    if beside.exists() and not beside.is_dir():  # before the first trial it is not there yet
+        raise InvalidArgument(f"warm_start must be a folder of trials' folders, {beside} is a file")
     trials = sorted(path for path in beside.glob("*") if path.is_dir())
     return [TrialFolder(path).run for path in trials if path.resolve() != files.path.resolve()]
 
@@ -171,7 +173,7 @@ def measured_figures(figures: Measure, mixture: MixtureOfMasks, seed: int) -> di
 
 
 def begin(files: TrialFolder, params: Mapping[str, Any], task: TrialTask) -> None:
-    """Write what a trial was asked; what an earlier attempt at the same told is forgotten.
+    """Write what a trial was asked; what an earlier attempt at the same told is left as it is.
 
     Args:
         files: the trial's.
@@ -198,7 +200,6 @@ def begin(files: TrialFolder, params: Mapping[str, Any], task: TrialTask) -> Non
                 f"{files.path} holds a trial with {name}={before.get(name)}, this one has "
                 f"{settings[name]}: use another folder, or the same parameters to go on"
             )
-    files.start_again()
     files.write(files.settings, settings)
 
 
@@ -206,7 +207,7 @@ def plain(params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters as JSON would give them back.
 
     Args:
-        params: name -> value; numpy's numbers become Python's, other objects their text.
+        params: name -> value; numpy's numbers and arrays become Python's, other objects their text.
 
     Returns:
         Name -> value.
@@ -219,5 +220,5 @@ def plain(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> Any:
-    item = getattr(value, "item", None)
-    return item() if callable(item) else str(value)
+    tolist = getattr(value, "tolist", None)  # numpy's and torch's
+    return tolist() if callable(tolist) else str(value)

@@ -80,16 +80,16 @@ def test_an_exception_is_noticed_while_the_process_lives(
     log.write_text(line + TRACEBACK.format(error="KeyError: 'of an earlier call'"))
     dispatcher, manager = Dispatcher.of(tmp_path), psutil.Process()
     assert dispatcher.why() == "it wrote no exception into its log"
-    for text, seconds in [
-        (OWN + TRACEBACK.format(error="ValueError: not ours to judge"), 0.0),
-        (line[:40], 0.0),  # still being written
-        (line[40:] + TRACEBACK.format(error="mine.Error: all is lost"), 0.0),
-        ("[2026-11-23 08:54:07] INFO (nni.main/MainThread) Dispatcher exiting...\n", 1.0),
+    for text, works in [
+        (OWN + TRACEBACK.format(error="ValueError: not ours to judge"), True),
+        (line[:40], True),  # still being written
+        (line[40:] + TRACEBACK.format(error="mine.Error: all is lost"), False),
+        ("[2026-11-23 08:54:07] INFO (nni.main/MainThread) Dispatcher exiting...\n", False),
     ]:
         with log.open("a") as file:
             file.write(text)
-        now = 7.0 if seconds == 0.0 else 8.0
-        assert dispatcher.seconds_dead(manager, now) == seconds
+        dispatcher.seconds_dead(manager, 7.0)
+        assert (dispatcher.seconds_dead(manager, 9.0) == 0.0) == works
     assert dispatcher.why() == "mine.Error: all is lost"
 
 
@@ -216,10 +216,22 @@ def test_a_manager_that_does_not_answer_was_slow(
     def start(port: int) -> None:
         raise error
 
+    log = tmp_path / "slow" / "log" / "dispatcher.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("of an earlier call\n")
     running = Running(SimpleNamespace(start=start, port=None), None, tmp_path / "slow")
     with pytest.raises(ExperimentFailed, match="manager did not start") as raised:
         running.start(module.checked_port(None))
     assert type(raised.value) is kind
+    assert running.dispatcher == Dispatcher(log, begin=19)
+
+
+def test_without_its_manager_it_is_not_the_dispatcher_that_died(tmp_path: Path) -> None:
+    running = Running(None, None, tmp_path, dispatcher=Dispatcher.of(tmp_path))
+    running.dispatcher.since = 0.0
+    assert running.seconds_without_dispatcher() == 0.0
+    running.manager = psutil.Process()
+    assert running.seconds_without_dispatcher() > 0.0
 
 
 def test_a_resumed_experiment_keeps_its_database(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_the_record_is_waited_for(manager: Any, monkeypatch: pytest.MonkeyPatch)
     manager.answers["/mine/api/v1/nni/trial-jobs/a"] = answers
     be("a", manager, monkeypatch, prefix="/mine")
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
-    assert next_parameters() == {"x": 1}
+    assert next_parameters(10) == {"x": 1}
     assert len(manager.asked) == 5
 
 

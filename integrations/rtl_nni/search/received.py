@@ -1,0 +1,137 @@
+"""Which parameters a trial really ran with, and why it ended, where NNI's records are wrong.
+
+NNI 3.0's local and remote services hand the next parameters to whichever trial asks first, but
+record them for the trial that was submitted first. With two or more trials at a time the records
+of two trials are swapped now and then: in the REST interface, on the web page, and, in a resumed
+experiment, in what the tuner is told. And a trial that an assessor stopped is recorded as if a
+user had cancelled it. The manager's log, at the level info, says what was handed to whom, and
+who asked for an end.
+"""
+
+import json
+import re
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+_HANDED_OUT = re.compile(r"Trial parameter: (\w+) (\{.*\})\s*$")
+_STOPPED = (
+    re.compile(r'received command from dispatcher: KI, "(\w+)"'),
+    re.compile(r"Trial job (\w+) has been canceled because it is over max trial duration"),
+)
+Packed = dict[str, Any]
+
+
+def handed_out(lines: list[str]) -> dict[str, Packed]:
+    """What a manager's log says that each trial was given.
+
+    Args:
+        lines: of ``log/nnimanager.log``, at the level info.
+
+    Returns:
+        Trial id -> NNI's packed parameters (``parameter_id``, ``parameters``, ...); of a trial
+        that ran twice, the last.
+
+    Example:
+        >>> handed_out(['[..] INFO (LocalV3.local) Trial parameter: a1 {"parameters": {"x": 1}}'])
+        {'a1': {'parameters': {'x': 1}}}
+    """
+    found = {}
+    for line in lines:
+        match = _HANDED_OUT.search(line)
+        if match:
+            found[match[1]] = json.loads(match[2])
+    return found
+
+
+def stopped_early(lines: list[str]) -> set[str]:
+    """The trials that an assessor or the longest duration of a trial stopped.
+
+    Args:
+        lines: of ``log/nnimanager.log``, at the level info.
+
+    Returns:
+        Their ids.
+
+    Example:
+        >>> stopped_early(['NNIManager received command from dispatcher: KI, "a1"'])
+        {'a1'}
+    """
+    found = (pattern.search(line) for line in lines for pattern in _STOPPED)
+    return {match[1] for match in found if match}
+
+
+def corrected(recorded: Mapping[str, Packed], given: Mapping[str, Packed]) -> dict[str, Packed]:
+    """The records with every trial's own parameters.
+
+    Args:
+        recorded: trial id -> what NNI recorded for it, in the order of submission.
+        given: trial id -> what it was given, of those that asked.
+
+    Returns:
+        Trial id -> what it was given. A trial that had not asked keeps its record, unless
+        another trial was given that; it takes the first that nobody was given then.
+
+    Example:
+        >>> a, b = {"parameters": {"x": 1}}, {"parameters": {"x": 2}}
+        >>> corrected({"first": a, "second": b}, {"second": a}) == {"first": b, "second": a}
+        True
+    """
+    chosen = {trial: given[trial] for trial in recorded if trial in given}
+    unclaimed = list(recorded.values())
+    for packed in chosen.values():
+        _take(unclaimed, packed)
+    waiting = [trial for trial in recorded if trial not in chosen]
+    for trial in waiting:
+        if _take(unclaimed, recorded[trial]):
+            chosen[trial] = recorded[trial]
+    for trial in waiting:
+        if trial not in chosen:
+            chosen[trial] = unclaimed.pop(0) if unclaimed else recorded[trial]
+    return {trial: chosen[trial] for trial in recorded}
+
+
+def log_lines(folder: Path) -> list[str]:
+    """The manager's log of an experiment's folder, none where there is none."""
+    path = folder / "log" / "nnimanager.log"
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+
+
+def repair(folder: Path) -> int:
+    """Put the records of an experiment that does not run right, so that it is resumed right.
+
+    Args:
+        folder: the experiment's folder.
+
+    Returns:
+        The number of trials whose record was wrong.
+    """
+    with closing(sqlite3.connect(folder / "db" / "nni.sqlite")) as database, database:
+        rows = database.execute(
+            "SELECT trialJobId, data FROM TrialJobEvent WHERE trialJobId != '' AND data != ''"
+        ).fetchall()
+        recorded: dict[str, Packed] = {}
+        for trial, data in rows:
+            recorded.setdefault(trial, json.loads(data))
+        right = corrected(recorded, handed_out(log_lines(folder)))
+        wrong = {t: right[t] for t in recorded if _key(right[t]) != _key(recorded[t])}
+        database.executemany(
+            "UPDATE TrialJobEvent SET data = ? WHERE trialJobId = ? AND data != ''",
+            [(json.dumps(packed), trial) for trial, packed in wrong.items()],
+        )
+    return len(wrong)
+
+
+def _take(packed: list[Packed], wanted: Packed) -> bool:
+    for index, each in enumerate(packed):
+        if _key(each) == _key(wanted):
+            del packed[index]
+            return True
+    return False
+
+
+def _key(packed: Packed) -> tuple[Any, Any]:
+    """The source differs between a trial and its second run, these do not."""
+    return packed.get("parameter_id"), packed.get("parameters")
