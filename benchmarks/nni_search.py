@@ -104,8 +104,12 @@ def judged(found: Row, folder: Path) -> Row:
         params = {**trial["params"], "seed": found["seed"]}
         cache = folder / f"ended-{found['seed']}" / trial["name"]
         ended.append(to_its_end(task, params, cache))
+        check_repeats(trial, ended[-1])
     finished = [trial for trial in found["trials"] if trial["status"] == "finished"]
     best = found["best"]["metric"]
+    most = found["quickstart"]["parameters"]
+    as_small = [trial for trial in finished if trial["parameters"] <= most]
+    sparse = max(as_small, key=lambda trial: trial["metric"], default=None)
     lost = [trial["metric"] for trial in ended if trial.get("metric") is not None]
     budget = found["budget"]
     return {
@@ -121,6 +125,8 @@ def judged(found: Row, folder: Path) -> Row:
         "seconds_saved_by_reuse": budget["seconds_saved"],
         "best": best,
         "best_parameters": found["best"]["parameters"],
+        "best_as_small": None if sparse is None else sparse["metric"],
+        "best_as_small_parameters": None if sparse is None else sparse["parameters"],
         "best_of_stopped": max(lost, default=None),
         "best_kept": all(metric <= best for metric in lost),
         "quickstart": found["quickstart"]["metric"],
@@ -133,6 +139,19 @@ def judged(found: Row, folder: Path) -> Row:
         ],
         "stopped_trials_run_to_their_end": [trial.get("metric") for trial in ended],
     }  # fmt: skip
+
+
+def check_repeats(stopped: Row, ended: Row) -> None:
+    """What was stopped, run again: its figures up to there must be the same.
+
+    Raises:
+        RuntimeError: they are not, so the comparison would be of something else; or it failed.
+    """
+    if "error" in ended:
+        raise RuntimeError(f"trial {stopped['name']} failed outside NNI: {ended['error']}")
+    again = [row["metric"] for row in ended["rounds"]][: len(stopped["intermediate"])]
+    if again != list(stopped["intermediate"]):
+        raise RuntimeError(f"trial {stopped['name']} does not repeat: {stopped['intermediate']}")
 
 
 def results_of(rows: Sequence[Row], trials: int) -> Row:
@@ -178,18 +197,23 @@ def text(rows: Sequence[Row]) -> str:
             f"{row['saved_by_assessor']:.1%}",
             f"{row['saved_by_reuse']:.1%}",
             f"{row['best']:.4f} ({row['best_parameters']:,})",
+            _figures(row["best_as_small"], row["best_as_small_parameters"]),
             "-" if row["best_of_stopped"] is None else f"{row['best_of_stopped']:.4f}",
             f"{row['quickstart']:.4f} ({row['quickstart_parameters']:,})",
         )
         for row in rows
     ]
     headers = ("seed", "seconds", "finished/stopped/other", "saved by stops", "by reuse",
-               "best (parameters)", "best of stopped", "quickstart")  # fmt: skip
+               "best (parameters)", "best as small", "best of stopped", "quickstart")  # fmt: skip
     table = tabulate(lines, headers=headers, disable_numparse=True)
     if len(rows) < 2:
         return table
     saved = confidence_interval([row["saved_by_assessor"] for row in rows])
     return f"{table}\nsaved by stops: {saved.mean:.1%} [{saved.low:.1%}, {saved.high:.1%}]"
+
+
+def _figures(metric: float | None, parameters: int | None) -> str:
+    return "-" if metric is None else f"{metric:.4f} ({parameters:,})"
 
 
 if __name__ == "__main__":

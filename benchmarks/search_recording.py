@@ -12,6 +12,8 @@ from rtl_plugin.checkpoint import write_atomically
 from rtl_plugin.errors import RtlError
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "nni_search"
+# What assessors are told, and what a round costs.
+_OF_A_ROUND = "round of target alike sparsity metric names prunable shared left steps".split()
 Trial = dict[str, Any]
 
 
@@ -80,25 +82,13 @@ def to_its_end(task: Any, params: Mapping[str, Any], folder: Path) -> Trial:
         rounds = [json.loads(line) for line in _lines(folder / "rtl" / "rounds.jsonl")]
         for row in rounds:
             row["steps"] = params["steps"] * len(row["names"])  # as if it had trained them all
-        kept_of_round = (
-            "round",
-            "of",
-            "sparsity",
-            "metric",
-            "names",
-            "prunable",
-            "shared",
-            "target",
-        )
         trial = {
             "params": dict(params),
             "metric": result.metric,
             "parameters": result.parameters,
             "sparsity": result.sparsity,
             "steps": result.steps_planned,
-            "rounds": [
-                {k: row[k] for k in (*kept_of_round, "shared", "left", "steps")} for row in rounds
-            ],
+            "rounds": [{name: row[name] for name in _OF_A_ROUND} for row in rounds],
         }
     except RtlError as error:  # a configuration that cannot be run is an outcome of a search
         trial = {"params": dict(params), "error": f"{type(error).__name__}: {error}"}

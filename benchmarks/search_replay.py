@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rtl_plugin.randomness import forked
+
 Trial = Mapping[str, Any]
 
 
@@ -25,27 +27,38 @@ class Stopper:
     entry: Callable[[Trial], Any]
 
 
-class FixedSparsity:
+class FixedLimit:
     """Stops every trial beyond a sparsity: the naive rule without labels.
 
     Args:
+        field: "sparsity", that a trial has reached, or "target", that it is to reach.
         limit: in (0, 1).
     """
 
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
+    def __init__(self, field: str, limit: float) -> None:
+        self._field, self._limit = field, limit
 
     def assess_trial(self, trial_job_id: str, trial_history: Sequence[Any]) -> bool:
-        return bool(trial_history[-1]["sparsity"] <= self._limit)
+        return bool(trial_history[-1][self._field] <= self._limit)
 
     def trial_end(self, trial_job_id: str, success: bool) -> None: ...
 
 
-def stoppers(sparsity: float | None = None) -> list[Stopper]:
-    """All that are compared.
+def fixed_limit(field: str, limit: float) -> Stopper:
+    """The naive rule as a way to stop.
 
     Args:
-        sparsity: the limit of the naive rule, chosen on other searches; None leaves it out.
+        field: "sparsity" or "target".
+        limit: in (0, 1).
+
+    Returns:
+        It.
+    """
+    return Stopper(f"{field} above {limit:.0%}", False, lambda: FixedLimit(field, limit), dict)
+
+
+def stoppers() -> list[Stopper]:
+    """All but the naive rule.
 
     Returns:
         They.
@@ -65,7 +78,7 @@ def stoppers(sparsity: float | None = None) -> list[Stopper]:
         return lambda: rtl_nni.CollapseAssessor(share, "unused", remember)
 
     most = 9  # rounds that a trial of this space can have
-    found = [
+    return [
         Stopper("CollapseAssessor", False, collapse(0.5, 2), counts),
         Stopper("CollapseAssessor, remember=1", False, collapse(0.5, 1), counts),
         Stopper("CollapseAssessor, remember=0", False, collapse(0.5, 0), counts),
@@ -83,10 +96,6 @@ def stoppers(sparsity: float | None = None) -> list[Stopper]:
             metric,
         ),
     ]
-    if sparsity is not None:
-        name = f"sparsity above {sparsity:.1%}"
-        found.append(Stopper(name, False, lambda: FixedSparsity(sparsity), lambda row: row))
-    return found
 
 
 @dataclass(frozen=True)
@@ -114,12 +123,13 @@ def replayed(stopper: Stopper, search: Sequence[Trial]) -> list[Outcome]:
     Returns:
         One outcome a trial.
     """
-    logging.getLogger("curvefitting_Assessor").setLevel(logging.CRITICAL)
+    logging.getLogger("curvefitting_Assessor").setLevel(logging.CRITICAL + 1)
     assessor, outcomes = stopper.make(), []
-    for number, trial in enumerate(search):
-        outcome = _outcome(stopper, assessor, str(number), trial)
-        assessor.trial_end(str(number), outcome.stopped_after is None)
-        outcomes.append(outcome)
+    with forked(0):  # Curvefitting draws from the global stream
+        for number, trial in enumerate(search):
+            outcome = _outcome(stopper, assessor, str(number), trial)
+            assessor.trial_end(str(number), outcome.stopped_after is None)
+            outcomes.append(outcome)
     return outcomes
 
 

@@ -70,7 +70,7 @@ def main() -> None:
     sampler = optuna.samplers.TPESampler(seed=arguments.seed, n_startup_trials=8)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(objective, n_trials=arguments.trials)
-    outcome.tell(trials, arguments.output, arguments.seed)
+    outcome.tell(trials, arguments.output)
 
 
 if __name__ == "__main__":

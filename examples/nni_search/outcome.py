@@ -13,25 +13,27 @@ import rtl_nni
 FILES = ("pareto.png", "search.json")
 
 
-def tell(experiment: Path, output: Path, seed: int) -> dict[str, Any]:
+def tell(experiment: Path, output: Path) -> dict[str, Any]:
     """Print the outcome of an experiment and write ``FILES``.
 
     Args:
         experiment: its folder.
         output: where the files go.
-        seed: of the quickstart's trial.
 
     Returns:
         What is in the JSON.
     """
     records = rtl_nni.read_trials(experiment)
-    default = quickstart(seed)
+    seeds = [record.params["seed"] for record in records if "seed" in record.params]
+    default = quickstart(seeds[0] if seeds else 0)
     print(rtl_nni.trial_table(records))
     spent = rtl_nni.budget(records)
     print(f"\n{spent}\n")
-    print(rtl_nni.pareto_table(records))
     finished = [record for record in records if record.metric is not None]
-    best = max(finished, key=lambda record: record.metric)
+    best = rtl_nni.best_trial(records)
+    if best is None:
+        raise SystemExit("no trial was finished: nothing to compare")
+    print(rtl_nni.pareto_table(records))
     print(f"\nBest: trial {best.label}, {figures(best)} (validation split)")
     print(f"The quickstart's configuration: {figures(default)}")
     at_most = [r for r in finished if r.parameters <= default.parameters]
@@ -50,7 +52,7 @@ def tell(experiment: Path, output: Path, seed: int) -> dict[str, Any]:
     )
     found = {
         "experiment": experiment.name,
-        "seed": seed,
+        "seed": seeds[0] if seeds else 0,
         "budget": asdict(spent),
         "quickstart": {"metric": default.metric, "parameters": default.parameters},
         "best": {"trial": best.label, "metric": best.metric, "parameters": best.parameters},

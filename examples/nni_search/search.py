@@ -27,16 +27,24 @@ def arguments_given() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("search-output"))
+    parser.add_argument("--port", type=int, help="of NNI's web page; by default a free one")
+    parser.add_argument("--resume", metavar="ID", help="go on with an interrupted experiment")
+    parser.add_argument("--config", type=Path, help="an NNI YAML file instead of what follows")
+    before = {action.dest for action in parser._actions}
     parser.add_argument("--trials", type=int, default=16, help="default 16")
     parser.add_argument("--concurrency", type=int, default=2, help="trials at a time; default 2")
     parser.add_argument("--seed", type=int, default=0, help="of tuner and trials; default 0")
     parser.add_argument("--share", type=float, default=0.5, help="of collapsed tickets; default .5")
     parser.add_argument("--no-assessor", action="store_true", help="run every trial to its end")
     parser.add_argument("--no-warm-start", action="store_true", help="train every round")
-    parser.add_argument("--config", type=Path, help="an NNI YAML file instead of all of the above")
-    parser.add_argument("--port", type=int, help="of NNI's web page; by default a free one")
-    parser.add_argument("--resume", metavar="ID", help="go on with an interrupted experiment")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    made = "resume" if arguments.resume else "config" if arguments.config else None
+    for action in parser._actions:
+        if made and action.dest not in before and getattr(arguments, action.dest) != action.default:
+            parser.error(f"{action.option_strings[-1]} would do nothing beside --{made}")
+    if arguments.resume and arguments.config:
+        parser.error("--config would do nothing beside --resume: NNI keeps what was begun")
+    return arguments
 
 
 def configuration(arguments: argparse.Namespace) -> Any:
@@ -87,12 +95,11 @@ def main() -> None:
     result = rtl_nni.run_experiment(
         config,
         port=arguments.port,
-        experiment_id=arguments.resume,
-        resume=arguments.resume is not None,
+        resume=arguments.resume,
         on_status=told,
     )
     print(f"\nexperiment {result.id}, {result.seconds:.0f} s, {result.folder}\n")
-    outcome.tell(result.folder, arguments.output, arguments.seed)
+    outcome.tell(result.folder, arguments.output)
 
 
 if __name__ == "__main__":
