@@ -38,12 +38,13 @@ def imported(module: str) -> Any:
         The module.
 
     Raises:
-        MissingExtra: NNI is not installed.
+        MissingExtra: NNI is not installed, or cannot be on this Python.
 
     Example:
         >>> imported("nni.compression.pruning").LevelPruner.__name__
         'LevelPruner'
     """
+    _check_python()
     with quiet():
         require("nni", "nni", "rtl_nni")
         return importlib.import_module(module)
@@ -56,15 +57,19 @@ def check_version() -> None:
         MissingExtra: NNI is not installed.
         InvalidArgument: it is not version 3.
     """
-    if sys.version_info >= (3, 14) and importlib.util.find_spec("nni") is None:
-        raise MissingExtra(
-            "rtl_nni needs NNI, and NNI 3.0 cannot be imported on Python 3.14 or newer (the "
-            "typeguard that it pins uses what was removed): use Python 3.10 to 3.13"
-        )
     imported("nni")
     present = version("nni")
     if present.partition(".")[0] != _MAJOR:
         raise InvalidArgument(
             f"rtl_nni needs NNI {_MAJOR}.x, whose compression API differs from all before it; "
             f"installed is {present}: pip install 'rtl-plugin[nni]'"
+        )
+
+
+def _check_python() -> None:
+    """Where NNI cannot be imported, the extra installs nothing, so it is not what to name."""
+    if sys.version_info >= (3, 14) and importlib.util.find_spec("nni") is None:
+        raise MissingExtra(
+            "rtl_nni needs NNI, and NNI 3.0 cannot be imported on Python 3.14 or newer (the "
+            "typeguard that it pins uses what was removed): use Python 3.10 to 3.13"
         )

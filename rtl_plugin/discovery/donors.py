@@ -20,7 +20,7 @@ from rtl_plugin.tickets import TicketSet
 
 # How the rounds go on and how they end: no reason to train the same first rounds twice.
 _OF_LATER_ROUNDS = ("schedule", "closing_round", "kept")
-_MUST_STAY = ("data", "held_out")
+MOST_NAMED = 8  # in a message
 
 
 class Donors:
@@ -227,17 +227,17 @@ def open_donors(
         warm_start: the other runs.
 
     Returns:
-        The donors; none where this run was begun on other terms than it goes on with.
+        The donors; none where this run was begun on other terms than it goes on with, or where
+        something that decides its rounds cannot be compared and nobody vouches for it.
 
     Raises:
-        RunFolderMismatch: the folder was begun with other data.
         InvalidArgument: a batch holds what cannot be compared, or the metric is no finite number.
         InvalidLoss: the loss cannot be trained on.
     """
     identity = json.loads(json.dumps(run_identity(plan, start, warm_start.key)))
     # Its own folder may be among them: what we lack, it lacks.
     others = [RunFolder(path, folder.stage) for path in warm_start.folders]
-    reason = _why_alone(folder, identity)
+    reason = _doubt(identity, warm_start) or _why_alone(folder, identity)
     if reason is not None:
         folder.identity.unlink(missing_ok=True)  # what it lent from here on would be neither's
         folder.log("passed_over", folder="all others", reason=reason)
@@ -246,15 +246,27 @@ def open_donors(
     return Donors(plan, folder, others, {**folder.read_json(folder.arguments), **identity})
 
 
+def _doubt(identity: Mapping[str, Any], warm_start: WarmStart) -> str | None:
+    """What might differ between two runs without showing; None where the caller vouches."""
+    unseen = identity["unseen"]
+    if not unseen or warm_start.vouched:
+        return None
+    more = f" and {len(unseen) - MOST_NAMED} more" if len(unseen) > MOST_NAMED else ""
+    return (
+        f"this run depends on what cannot be compared between runs: "
+        f"{', '.join(unseen[:MOST_NAMED])}{more}: hand settings over as numbers, strings, "
+        "containers or objects with attributes, or name in WarmStart(key=...) whatever may differ "
+        "there and say vouched=True"
+    )
+
+
 def _why_alone(folder: RunFolder, identity: Mapping[str, Any]) -> str | None:
     """Why a run that goes on may neither take nor lend; None where it may."""
     if not any(folder.arguments.parent.glob("*.safetensors")):
         return None  # nothing is done yet
     if not folder.identity.exists():
         return "this run was begun without warm_start"
-    made = folder.read_json(folder.identity)
-    folder.check_same(*({key: side.get(key) for key in _MUST_STAY} for side in (made, identity)))
-    difference = first_difference(made, identity)
+    difference = first_difference(folder.read_json(folder.identity), identity)
     if difference is None:
         return None
     name, before, now = difference

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from torch import nn
 from rtl_plugin.data_groups.cycling import cycled
 from rtl_plugin.data_groups.loading import known_length
 from rtl_plugin.discovery.backends import rehearse_evaluate
-from rtl_plugin.discovery.code_digest import code_digest
+from rtl_plugin.discovery.code_digest import CodeRead, read_code
 from rtl_plugin.discovery.content_digest import content_digest
 from rtl_plugin.discovery.plan import DiscoveryPlan
+from rtl_plugin.discovery.rehearsal import rehearsed_training
 from rtl_plugin.discovery.rewinding import RewindPoint
 from rtl_plugin.environment import software_versions
 from rtl_plugin.masked_forward import MaskedModel, TensorSlots
@@ -42,34 +43,51 @@ def run_identity(plan: DiscoveryPlan, start: RewindPoint, key: Any) -> dict[str,
         key: what the caller says of itself, JSON-able.
 
     Returns:
-        JSON-able: ``key``; digests of the first batches (``data``, ``held_out``), of functions
-        (``code``) and of the module tree (``modules``); the loss and the metric of the untrained
-        model by group (``first_loss``, ``first_metric``); ``environment``; and ``kept``, the
-        weights that every ticket keeps after round 1, 2, ..., which need to agree for the rounds
-        that are shared only.
+        JSON-able: ``key``; digests of the first batches (``data``, ``held_out``), of functions and
+        the modules' classes (``code``; ``unseen`` names what they do not cover) and of the module
+        tree (``modules``); the loss and the metric of the untrained model by group
+        (``first_loss``, ``first_metric``) and what two steps make of it (``rehearsal``);
+        ``environment``; and ``kept``, the weights that every ticket keeps after round 1, 2, ...,
+        which need to agree for the rounds that are shared only.
 
     Raises:
         InvalidArgument: a batch holds what cannot be compared, or the metric is no finite number.
         InvalidLoss: the loss cannot be trained on.
     """
+    code = _code(plan)
     loaded = {name: _looked_at(plan, start, name) for name in plan.groups}
-    rehearsed = rehearse_evaluate(plan, start)
+    metrics = rehearse_evaluate(plan, start)
+    rehearsal = rehearsed_training(plan, start)
+    after = _code(plan)
     return {
         **keyed(key),
         "data": {name: data for name, (data, _) in loaded.items()},
-        "held_out": {name: _held_out(plan, name) for name in rehearsed},
-        "code": {
-            "loss": code_digest(plan.loss),
-            "optimizer": code_digest(plan.optimizer),
-            "evaluate": code_digest(plan.evaluate),
-            "importance": code_digest(plan.importance.scores),
-        },
+        "held_out": {name: _held_out(plan, name) for name in metrics},
+        "code": {part: read.digest for part, read in code.items()},
+        "unseen": _unseen(code, after),
         "modules": _module_tree(plan.model),
         "first_loss": {name: loss for name, (_, loss) in loaded.items()},
-        "first_metric": {name: value.hex() for name, value in rehearsed.items()},
+        "first_metric": {name: value.hex() for name, value in metrics.items()},
         "environment": numerics(plan.device),
+        "rehearsal": rehearsal,
         "kept": list(plan.kept),
     }
+
+
+def _code(plan: DiscoveryPlan) -> dict[str, CodeRead]:
+    kinds = dict.fromkeys(type(module) for module in plan.model.modules())
+    parts = {
+        "loss": plan.loss, "optimizer": plan.optimizer, "evaluate": plan.evaluate,
+        "importance": plan.importance.scores, "model": list(kinds),
+    }  # fmt: skip
+    return {part: read_code(function) for part, function in parts.items()}
+
+
+def _unseen(before: Mapping[str, CodeRead], after: Mapping[str, CodeRead]) -> list[str]:
+    """What no digest covers, and what is another after it ran: it would differ in a later round."""
+    told = [f"{part}: {name}" for part, read in before.items() for name in read.unseen]
+    changing = [part for part, read in before.items() if after[part].digest != read.digest]
+    return [*told, *(f"{part}: it changes what it reads while it runs" for part in changing)]
 
 
 def keyed(key: Any) -> dict[str, Any]:
@@ -149,7 +167,13 @@ def numerics(device: torch.device) -> dict[str, Any]:
         "matmul": torch.get_float32_matmul_precision(),
         "mkldnn": torch.backends.mkldnn.enabled,
         "autocast": torch.is_autocast_enabled(device.type),
+        "autocast_dtype": str(torch.get_autocast_dtype(device.type)),
         "cudnn": [torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic],
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "reduced_precision": [
+            str(torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction),
+            str(torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction),
+        ],
         "cublas": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
     }
 

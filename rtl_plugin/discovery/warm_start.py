@@ -16,8 +16,11 @@ class WarmStart:
 
     A round is taken where nothing that decides its result differs: arguments of ``discover`` but
     the schedule, the numbers of weights kept in all rounds up to it, the first batches of every
-    group, the code of loss, optimizer and metric, loss and metric of the untrained model, software
-    versions, threads, device, and the key. The result is then bit-identical to training it.
+    group, the code of loss, optimizer, metric, importance and modules with the settings that it
+    reads, loss and metric of the untrained model, two steps of training, software versions,
+    threads, device, and the key. The result is then bit-identical to training it. A run whose code
+    reads what cannot be compared (an iterator, a file, an object written in C), or changes what it
+    reads, neither takes nor lends (``log.jsonl`` names it) unless ``vouched``.
 
     Args:
         folders: run folders of other calls with ``warm_start``, finished, running, killed or not
@@ -25,9 +28,12 @@ class WarmStart:
             (``log.jsonl`` says why).
         key: whatever else decides a result and cannot be seen from outside, such as how samples
             beyond the first batches are augmented: any JSON-able value, compared for equality.
+        vouched: True says that the key names everything that may differ in what cannot be
+            compared, so that it is no reason to train again.
 
     Raises:
-        InvalidArgument: ``folders`` is one path, or the key is not JSON-able.
+        InvalidArgument: ``folders`` is one path, the key is not JSON-able, or ``vouched`` is no
+            bool.
 
     Example:
         >>> WarmStart(["trials/a/run", "trials/b/run"], key={"noise": 0.1}).key
@@ -36,6 +42,7 @@ class WarmStart:
 
     folders: Iterable[str | os.PathLike[str]]
     key: Any = ""
+    vouched: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.folders, (str, bytes, os.PathLike)):
@@ -57,5 +64,7 @@ class WarmStart:
                 f"WarmStart needs a JSON-able key (numbers but NaN, strings, lists, dicts), got "
                 f"{self.key!r}: {error}"
             ) from error
+        if not isinstance(self.vouched, bool):
+            raise InvalidArgument(f"WarmStart: vouched must be True or False, got {self.vouched!r}")
         object.__setattr__(self, "folders", folders)
         object.__setattr__(self, "key", key)

@@ -19,6 +19,7 @@ from rtl_plugin import (
 )
 from rtl_plugin.discovery import WarmStart
 from rtl_plugin.errors import InvalidArgument
+from tests.discovery import search_runs
 from tests.discovery.search_runs import Search, geometric, mean_output, measured_groups
 from tests.discovery.setups import (
     CONV,
@@ -32,7 +33,7 @@ from tests.discovery.setups import (
 )
 from tests.models import ZOO, Network
 
-STEPS, GROUPS = 2, 2
+GROUPS, LOOKED = 2, search_runs.LOOKS + search_runs.REHEARSED
 NERVOUS = CollapseRule(fall=0.3, rise=0.2, noise=0, warm_up=2)
 
 
@@ -92,9 +93,9 @@ def test_the_same_bytes_as_cold(name: str, rounds: tuple[int, int], tmp_path: Pa
     assert taken.keys() == expected
     assert search.taken("cold") == {}
     if rounds == (4, 3):  # nothing but a look at the first batches
-        assert search.calls["warm"] == GROUPS
+        assert search.calls["warm"] == LOOKED
     else:
-        assert GROUPS < search.calls["warm"] < search.calls["cold"]
+        assert LOOKED < search.calls["warm"] < search.calls["cold"]
 
 
 @pytest.mark.parametrize("network", ZOO, ids=str)
@@ -288,7 +289,7 @@ def test_it_needs_a_run_folder_and_is_checked() -> None:
             WarmStart([], key=key)
 
 
-def test_what_a_warm_start_holds() -> None:
+def test_what_it_holds() -> None:
     warm = WarmStart(iter(["a", Path("b")]), key=(1, {2: "x"}))
     assert (warm.folders, warm.key) == ((Path("a"), Path("b")), [1, {"2": "x"}])
     assert dataclasses.replace(warm, key=2) == WarmStart(["a", "b"], key=2)

@@ -18,10 +18,12 @@ from rtl_plugin import TicketSet
 from rtl_plugin.checkpoint import read_file, write_file
 from rtl_plugin.discovery import FinishedRound, rounds
 from rtl_plugin.run_folder import RunFolder
+from tests.discovery import search_runs
 from tests.discovery.search_runs import Search, mean_output, measured_groups
 from tests.discovery.setups import CONV, draw_from_all, files_of, shuffled_groups
 
-LOOKS, STEPS, GROUPS, ROUNDS = 2, 2, 2, 3
+STEPS, GROUPS, ROUNDS = 2, 2, 3
+LOOKS = search_runs.LOOKS + search_runs.REHEARSED
 TRAINED = STEPS * GROUPS * ROUNDS
 
 

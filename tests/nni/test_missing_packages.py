@@ -25,13 +25,39 @@ def _paths() -> list[str]:
     return [str(ROOT), str(ROOT / "integrations")]
 
 
-def test_without_nni_the_import_says_what_to_install() -> None:
-    said = run_without(
-        "nni",
-        "from rtl_plugin.errors import MissingExtra\n"
-        "try:\n    import rtl_nni\nexcept MissingExtra as error:\n    print(error)\n",
-    )
-    assert "pip install 'rtl-plugin[nni]'" in said
+WITHOUT_NNI = """
+import torch
+from torch import nn
+import rtl_nni
+from rtl_plugin import DataGroups
+from rtl_plugin.errors import MissingExtra
+
+for name in ("RTLPruner", "CollapseAssessor", "TpeTuner"):
+    try:
+        getattr(rtl_nni, name)
+    except MissingExtra as error:
+        print(name, error)
+batch = (torch.eye(4), torch.ones(4, 1))
+loaders = {"a": [batch], "b": [batch]}
+result = rtl_nni.run_trial(
+    lambda seed: nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1)),
+    DataGroups.from_loaders(loaders, validation=loaders),
+    lambda model, batch: (model(batch[0]) - batch[1]).square().mean(),
+    lambda model, batches: 0.5,
+    {"sparsity": 0.5, "rounds": 2, "steps": 1, "epochs": 1},
+    optimizer=lambda params: torch.optim.SGD(params, 0.1),
+    folder="FOLDER/first",
+)
+print(rtl_nni.read_trials("FOLDER")[0].metric, sorted(rtl_nni.search_space(rounds=2)))
+"""
+
+
+def test_without_nni_a_trial_runs_and_the_rest_says_what_to_install(tmp_path: Path) -> None:
+    said = run_without("nni", WITHOUT_NNI.replace("FOLDER", str(tmp_path))).splitlines()
+    for line, name in zip(said, ("RTLPruner", "CollapseAssessor", "TpeTuner"), strict=False):
+        assert line.startswith(name)
+        assert "pip install 'rtl-plugin[nni]'" in line
+    assert said[3:] == ["0.5 ['rounds', 'sparsity']"]
 
 
 def test_the_core_reads_and_writes_masks_without_nni() -> None:

@@ -399,7 +399,7 @@ def test_without_torch_pruning_it_says_what_to_install(monkeypatch: pytest.Monke
 
 def test_a_wrong_network_is_never_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cut that goes wrong anywhere shows in the outputs."""
-    module = importlib.import_module("rtl_nni.speedup")  # the package has a function of its name
+    module = importlib.import_module("rtl_nni.exact_speedup")
     real = module.compact_with
 
     def wrong(*arguments: Any) -> nn.Module:
@@ -416,7 +416,7 @@ def test_a_wrong_network_is_never_returned(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_dummy_input_alone_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of zeros agrees with anything on a dummy of zeros."""
     model = nn.Sequential(nn.Conv2d(2, 4, 1, bias=False), nn.ReLU(), nn.Conv2d(4, 2, 1, bias=False))
-    module = importlib.import_module("rtl_nni.speedup")  # the package has a function of its name
+    module = importlib.import_module("rtl_nni.exact_speedup")
     real = module.compact_with
 
     def wrong(*arguments: Any) -> nn.Module:

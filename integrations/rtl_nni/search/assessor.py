@@ -1,7 +1,9 @@
 """NNI's early stopping, by the masks of a trial's tickets instead of its metric."""
 
+import json
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from rtl_plugin.integration_api import CollapseRule, InvalidArgument, MissingFil
 
 _host = imported("nni.assessor")
 _Base: Any = _host.Assessor
+_PATIENCE, _LOOK_SECONDS = 2.0, 0.2
 _logger = logging.getLogger("rtl_nni.CollapseAssessor")
 
 
@@ -21,9 +24,10 @@ class CollapseAssessor(_Base):  # type: ignore[misc]
     """Stops a trial of :func:`rtl_nni.run_trial` when its tickets collapse; reads no metric.
 
     After every round that the trial reports, the core's collapse rule looks at how many weights
-    the tickets share. Once trials have collapsed, one that is to be pruned at least as far as all
-    of them, and further than any that survived, is stopped at its first round. NNI never checks
-    class arguments before it starts, so a wrong one stops the experiment at once, from here.
+    the tickets share. Once trials have collapsed, one that differs from them only in how far and
+    how long it prunes and trains is stopped at its first report if it is to be pruned at least as
+    far as all of them, and further than any that survived. NNI never checks class arguments before
+    it starts, so a wrong one stops the experiment at once, from here.
 
     Args:
         share: of a trial's tickets whose alarms must have rung, in (0, 1].
@@ -64,7 +68,10 @@ class CollapseAssessor(_Base):  # type: ignore[misc]
             raise InvalidArgument(f"trials must be the path of a folder, got {trials!r}")
         self.stop = CollapseStop(share, CollapseRule(**rule))  # type: ignore[arg-type]
         self._trials = None if trials is None else Path(trials)
-        self._known = KnownCollapses(remember)
+        self._remember = KnownCollapses(remember).least
+        self._known: dict[str, KnownCollapses] = {}
+        self._seen: set[str] = set()
+        self._stopped: set[str] = set()
         self._told: set[str] = set()
 
     def assess_trial(self, trial_job_id: str, trial_history: Sequence[Any]) -> Any:
@@ -81,18 +88,22 @@ class CollapseAssessor(_Base):  # type: ignore[misc]
             MissingFile: the trial told no rounds where they are looked for; NNI ends the
                 experiment then, instead of running trials that nobody watches.
         """
+        if trial_job_id in self._stopped:  # it may report once more before it is gone
+            return _host.AssessResult.Bad
         rounds = self._rounds(trial_job_id, trial_history)
         own = self.stop.verdict(rounds)
-        verdict = own or self._doomed(rounds[-1])
+        # At its first report only: whoever is further has shown by itself that it holds.
+        first = trial_job_id not in self._seen
+        self._seen.add(trial_job_id)
+        verdict = own or (self._doomed(rounds[-1]) if first else None)
         if verdict is None:
             self._pass(trial_job_id, rounds)
             return _host.AssessResult.Good
-        if trial_job_id not in self._told:  # a stopped trial may report before it is gone
-            self._told.add(trial_job_id)
-            if own is not None:
-                self._known.collapsed(own.sparsity)
-            _logger.info("stopped trial %s: %s", trial_job_id, verdict.reason)
-            self._record(trial_job_id, verdict)
+        self._stopped.add(trial_job_id)
+        if own is not None:
+            self._alike(rounds[-1]).collapsed(own.sparsity)
+        _logger.info("stopped trial %s: %s", trial_job_id, verdict.reason)
+        self._record(trial_job_id, verdict)
         return _host.AssessResult.Bad
 
     def trial_end(self, trial_job_id: str, success: bool) -> None:
@@ -102,15 +113,15 @@ class CollapseAssessor(_Base):  # type: ignore[misc]
             trial_job_id: the trial.
             success: whether it came to its end.
         """
-        self._told.discard(trial_job_id)
+        for known in (self._seen, self._stopped, self._told):
+            known.discard(trial_job_id)
 
     def _rounds(self, trial: str, history: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
         told = [entry.get("round") for entry in history if isinstance(entry, Mapping)]
         sent = [row for row in told if isinstance(row, Mapping)]
         if len(sent) == len(history):
             return sent
-        folder = self._folder(trial)
-        rounds = [] if folder is None else folder.read_rounds()
+        folder, rounds = self._read(trial, len(history))
         if len(rounds) < len(history):
             where = "no folder of its own" if folder is None else str(folder.rounds)
             raise MissingFile(
@@ -121,10 +132,27 @@ class CollapseAssessor(_Base):  # type: ignore[misc]
             )
         return rounds[: len(history)]
 
+    def _read(
+        self, trial: str, wanted: int
+    ) -> tuple[TrialFolder | None, Sequence[Mapping[str, Any]]]:
+        """A trial's folder and rounds; on a shared storage they may come a little late."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            folder = self._folder(trial)
+            rounds = [] if folder is None else folder.read_rounds()
+            if len(rounds) >= wanted or time.monotonic() > deadline:
+                return folder, rounds
+            time.sleep(_LOOK_SECONDS)
+
     def _folder(self, trial: str) -> TrialFolder | None:
         if self._trials is not None:
             return TrialFolder(self._trials / trial)
         return _of_local_service(trial)
+
+    def _alike(self, row: Mapping[str, Any]) -> KnownCollapses:
+        """What is known of trials that differ from this one only in how far and how long."""
+        key = json.dumps(row.get("alike"), sort_keys=True)
+        return self._known.setdefault(key, KnownCollapses(self._remember))
 
     def _doomed(self, last: Mapping[str, Any]) -> StopVerdict | None:
         """A trial that is to go where others collapsed; tickets that stop by themselves are not."""
@@ -132,11 +160,10 @@ class CollapseAssessor(_Base):  # type: ignore[misc]
         alone = len(last["names"]) < 2  # shares weights with nobody, so it cannot collapse
         if target is None or alone or last["round"] == last["of"]:
             return None
-        if not self._known.dooms(target, 1 / last["prunable"]):
+        known = self._alike(last)
+        if not known.dooms(target, 1 / last["prunable"]):
             return None
-        reason = (
-            f"it is to be pruned to {target:.2%} sparsity: {self._known}, and none survived as far"
-        )
+        reason = f"it is to be pruned to {target:.2%} sparsity: {known}, and none survived as far"
         return StopVerdict(last["round"], last["of"], last["sparsity"], (), reason)
 
     def _pass(self, trial: str, rounds: Sequence[Mapping[str, Any]]) -> None:
@@ -147,7 +174,7 @@ class CollapseAssessor(_Base):  # type: ignore[misc]
         self._told.add(trial)
         if self.stop.can_ring(rounds):
             if last.get("target") is not None:
-                self._known.survived(last["target"])
+                self._alike(last).survived(last["target"])
             return
         tickets = len(rounds[0]["names"])
         why = "it has one ticket" if tickets < 2 else "its rounds are too few for the rule"

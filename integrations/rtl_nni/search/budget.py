@@ -13,8 +13,11 @@ from rtl_plugin.integration_api import InvalidArgument
 class Budget:
     """Where the optimizer steps of a search went; all but the first add up to the first.
 
+    A stop saves what the trial had before it, measured against training it all: with a warm start
+    other trials might have lent some of that.
+
     Args:
-        planned: that the trials would have taken, each to its end.
+        planned: that the trials would have taken, each to its end and each alone.
         done: that are known to have been done.
         cut: an allowance for rounds in which trials were killed: all steps of one round each.
         stopped: saved by stopping trials: what they had before them, less ``cut``.
@@ -89,9 +92,17 @@ class Budget:
             colalign=["left", "right", "right"],
             disable_numparse=True,
         )
-        if not self.unknown:
-            return table
-        return f"{table}\n{self.unknown} of {self.trials} trials said no plan and are not counted"
+        notes = []
+        if self.seconds_saved:
+            notes.append(
+                f"trials took {self.seconds:.0f} s; the rounds that they reused had taken "
+                f"{self.seconds_saved:.0f} s"
+            )
+        if self.unknown:
+            notes.append(
+                f"{self.unknown} of {self.trials} trials said no plan, and count nowhere here"
+            )
+        return "\n".join([table, *notes])
 
 
 def budget(records: Sequence[TrialRecord]) -> Budget:

@@ -14,7 +14,8 @@ from rtl_nni.search.experiment_result import (
     trials_of,
 )
 from rtl_nni.search.failures import ExperimentFailed, NotStartedInTime
-from rtl_nni.search.interrupts import ending_on_signals
+from rtl_nni.search.interrupts import ending_on_signals, holding_signals_back
+from rtl_nni.search.lost_manager import asking
 from rtl_nni.search.ports import checked_port
 from rtl_nni.search.running import Running, stop_all
 from rtl_nni.search.watching import watch
@@ -29,7 +30,7 @@ def run_experiment(
     *,
     port: int | None = None,
     experiment_id: str | None = None,
-    resume: bool = False,
+    resume: str | None = None,
     poll_seconds: float = 1.0,
     on_status: OnStatus | None = None,
     before_stop: Callable[[ExperimentResult], object] | None = None,
@@ -38,7 +39,7 @@ def run_experiment(
 
     Whatever ends it (its end, an error, Ctrl-C, SIGTERM), the manager, the dispatcher and the
     trials on this machine are gone when this returns. Only SIGKILL leaves them running:
-    `stop_experiment` finds and stops them, and ``resume=True`` goes on.
+    `stop_experiment` finds and stops them, and `resume` goes on.
 
     NNI gives its manager some three seconds, and tuner and assessor ten, to come up. On a busy
     machine that may fail; as nothing has run then, the experiment is started again, up to three
@@ -54,8 +55,10 @@ def run_experiment(
             own keys. None only with `resume`: as it was begun. With `resume` its longest
             duration, number of trials and concurrency may differ from what was stored.
         port: of the web page and REST server; None takes a free one.
-        experiment_id: 1 to 32 letters, digits, hyphens, underscores; None lets NNI choose.
-        resume: go on with the experiment `experiment_id`.
+        experiment_id: of a new experiment, 1 to 32 letters, digits, hyphens, underscores; None
+            lets NNI choose.
+        resume: the id of an experiment to go on with, or None to begin one. Where NNI's
+            records gave a trial another one's parameters, they are put right by its log first.
         poll_seconds: seconds between two looks at the manager, above 0.
         on_status: called with an `ExperimentStatus` at the start and at every change. What it
             raises stops the experiment.
@@ -68,6 +71,7 @@ def run_experiment(
         MissingFile: the configuration file does not exist.
         InvalidArgument: something in the arguments or the configuration is wrong, the port is
             in use, or the experiment to resume is unknown or still runs. Nothing was started.
+        DamagedFile: the database of the experiment to resume cannot be used. Nothing was started.
         ExperimentFailed: NNI reported an error, tuner or assessor raised, the manager died or
             did not start, every trial failed, or a process could not be stopped.
 
@@ -81,6 +85,8 @@ def run_experiment(
     running = _prepared(config, experiment_id, resume)
     ports = experiment_config.number_of_ports(running.config)
     chosen = checked_port(port, ports)
+    if running.resume:
+        received.repair(running.folder)
     begun = time.monotonic()
     with ending_on_signals():
         for starts_left in reversed(range(_STARTS)):
@@ -96,7 +102,8 @@ def run_experiment(
                     message = f"{_STARTS} starts failed; the last because {error}"
                     raise ExperimentFailed(message) from error
             finally:
-                running.stop()
+                with holding_signals_back():
+                    running.stop()
             running.forget_start()
             chosen = checked_port(port, ports)
     return result
@@ -130,26 +137,36 @@ def stop_experiment(experiment_id: str) -> int:
     return number
 
 
-def _prepared(config: Any | None, experiment_id: str | None, resume: bool) -> Running:
+def _prepared(config: Any | None, experiment_id: str | None, resume: str | None) -> Running:
+    if resume is not None:
+        _check_resume(resume, experiment_id)
     given = None if config is None else experiment_config.checked(experiment_config.loaded(config))
-    if resume:
-        return _to_resume(given, experiment_id)
+    if resume is not None:
+        return _to_resume(given, resume)
     if given is None:
         raise InvalidArgument(
             "config is missing: an ExperimentConfig or the path of an NNI YAML file (None means "
-            "the stored one, with resume=True and experiment_id=)"
+            "the stored one, with resume=)"
         )
     chosen = experiment_id
     if chosen is None:
         chosen = imported("nni.experiment.management").generate_experiment_id()
-    folder = experiment_config.folder_of(given, chosen)
+    folder = experiment_config.folder_of(given, str(chosen))
     resuming.check_new(chosen, folder)
     return Running(imported("nni.experiment").Experiment(given, chosen), given, folder)
 
 
-def _to_resume(given: Any | None, experiment_id: str | None) -> Running:
-    if experiment_id is None:
-        raise InvalidArgument("resume=True needs experiment_id=, the id of the experiment")
+def _check_resume(resume: Any, experiment_id: str | None) -> None:
+    if not isinstance(resume, str):
+        raise InvalidArgument(f"resume must be the id of an experiment, got {resume!r}")
+    if experiment_id is not None:
+        raise InvalidArgument(
+            f"experiment_id={experiment_id!r} names a new experiment and resume={resume!r} one to "
+            "go on with: give one of the two"
+        )
+
+
+def _to_resume(given: Any | None, experiment_id: str) -> Running:
     folder = resuming.check_resumable(experiment_id)
     if given is not None and Path(given.experiment_working_directory) != folder.parent:
         raise InvalidArgument(
@@ -157,19 +174,15 @@ def _to_resume(given: Any | None, experiment_id: str | None) -> Running:
             f"experiment_working_directory={given.experiment_working_directory}"
         )
     updates = resuming.updates(given, folder)
-    received.repair(folder)
     experiment = imported("nni.experiment").Experiment(None, experiment_id)
     return Running(experiment, resuming.stored_config(folder), folder, resume=True, updates=updates)
 
 
 def _result(running: Running, status: str, seconds: float) -> ExperimentResult:
+    with asking(running):
+        trials = trials_of(running.experiment, running.folder)
     result = ExperimentResult(
-        running.folder.name,
-        running.folder,
-        status,
-        running.url,
-        seconds,
-        trials_of(running.experiment, running.folder),
+        running.folder.name, running.folder, status, running.url, seconds, trials
     )
     if result.came_to_nothing:
         first = result.failed[0]

@@ -1,6 +1,7 @@
 """An experiment's configuration, read and checked before anything is started."""
 
 import importlib
+import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,36 +147,54 @@ def _check_end(config: Any) -> None:
 
 
 def _check_algorithms(canonical: Any) -> None:
-    """A name that NNI does not know shows as a tuner that does not answer, ten seconds on."""
-    tools = imported("nni.tools.package_utils")
     for kind in ("tuner", "assessor"):
         algorithm = getattr(canonical, kind)
-        if algorithm is None or algorithm.name is None:
+        if algorithm is None:
             continue
-        known = {meta.name: meta for meta in tools.get_all_algo_meta() if meta.algo_type == kind}
-        aliases = {meta.alias for meta in known.values() if meta.alias}
-        if algorithm.name.lower() not in {name.lower() for name in {*known, *aliases}}:
-            hint = (
-                "register it first with rtl_nni.register_collapse_assessor()"
-                if algorithm.name.lower() == "collapse"
-                else f"known are {', '.join(sorted(known))}"
-            )
-            raise InvalidArgument(f"NNI knows no {kind} {algorithm.name!r}: {hint}")
-    if canonical.assessor is not None:
-        _check_own_assessor(canonical.assessor)
+        if algorithm.name is not None:
+            _check_name(algorithm.name, kind)
+        _check_own(algorithm, kind)
 
 
-def _check_own_assessor(algorithm: Any) -> None:
+def _check_name(name: str, kind: str) -> None:
+    """A name that NNI does not know shows as a tuner that does not answer, ten seconds on."""
+    metas = imported("nni.tools.package_utils").get_all_algo_meta()
+    known = {meta.name: meta for meta in metas if meta.algo_type == kind}
+    aliases = {meta.alias for meta in known.values() if meta.alias}
+    if name.lower() not in {each.lower() for each in {*known, *aliases}}:
+        hint = (
+            "register it first with rtl_nni.register_collapse_assessor()"
+            if name.lower() == "collapse"
+            else f"known are {', '.join(sorted(known))}"
+        )
+        raise InvalidArgument(f"NNI knows no {kind} {name!r}: {hint}")
+
+
+def _check_own(algorithm: Any, kind: str) -> None:
     """Ours is built once here: NNI checks no class argument before everything runs."""
     name = algorithm.class_name
     if name is None:
         name = imported("nni.tools.package_utils").get_algo_meta(algorithm.name).class_name
-    package, _, own = name.rpartition(".")
-    if package == "rtl_nni":
-        try:
-            getattr(importlib.import_module(package), own)(**(algorithm.class_args or {}))
-        except (AttributeError, TypeError, ValueError) as error:
-            raise InvalidArgument(f"the assessor {name} cannot be built: {error}") from error
+    module, _, own = name.rpartition(".")
+    if module.partition(".")[0] != "rtl_nni":
+        return
+    try:
+        with _only_warnings():
+            getattr(importlib.import_module(module), own)(**(algorithm.class_args or {}))
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
+        raise InvalidArgument(f"the {kind} {name} cannot be built: {error}") from error
+
+
+@contextmanager
+def _only_warnings() -> Iterator[None]:
+    """Without the notes of NNI's algorithms: the seed of one that is thrown away misleads."""
+    logger = logging.getLogger("nni")
+    before = logger.level
+    logger.setLevel(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -34,12 +34,7 @@ def ending_on_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    # None: a handler that was not installed from Python, and could not be put back.
-    found = {n: signal.getsignal(n) for n in numbers}
-    before: dict[int, Any] = {
-        n: handler for n, handler in found.items() if handler not in (signal.SIG_IGN, None)
-    }
+    before = _handlers(_NAMES)
     came: list[int] = []
 
     def once(number: int, frame: FrameType | None) -> None:
@@ -58,6 +53,38 @@ def ending_on_signals() -> Iterator[None]:
         raise SystemExit(128 + ended.number) from None
     finally:
         _put_back(before)
+
+
+@contextmanager
+def holding_signals_back() -> Iterator[None]:
+    """Let a block clean up to its end: Ctrl-C, SIGTERM and SIGHUP do their work after it.
+
+    Example:
+        >>> with holding_signals_back():
+        ...     signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        False
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = _handlers(("SIGINT", *_NAMES))
+    came: list[int] = []
+    try:
+        for number in before:
+            signal.signal(number, lambda number, frame: came.append(number))
+        yield
+    finally:
+        _put_back(before)
+        for number in dict.fromkeys(came):
+            signal.raise_signal(number)
+
+
+def _handlers(names: Iterable[str]) -> dict[int, Any]:
+    """Signal -> handler, of what this system has and the caller does not ignore."""
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # None: a handler that was not installed from Python, and could not be put back.
+    found = {number: signal.getsignal(number) for number in numbers}
+    return {n: handler for n, handler in found.items() if handler not in (signal.SIG_IGN, None)}
 
 
 def _put_back(handlers: dict[int, Any]) -> None:

@@ -4,7 +4,7 @@ from rtl_plugin.integration_api import InvalidArgument, whole_number
 
 
 class KnownCollapses:
-    """Sparsities at which trials collapsed, and sparsities that trials survived.
+    """Sparsities at which trials of one kind collapsed, and sparsities that they survived.
 
     A trial is bound to collapse where its target is at least as sparse as every collapse so far,
     and sparser than the targets of all that survived.
@@ -66,7 +66,7 @@ class KnownCollapses:
         return beyond and target - weight > max(self._survived, default=0.0)
 
     def __str__(self) -> str:
-        known = f"{len(self._collapsed)} trials before it collapsed, at up to"
+        known = f"{len(self._collapsed)} such trials before it collapsed, at up to"
         return f"{known} {max(self._collapsed, default=0.0):.2%} sparsity"
 
 

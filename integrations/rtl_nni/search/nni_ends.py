@@ -1,6 +1,5 @@
 """How NNI's manager saw its trials end, read from an experiment's folder."""
 
-import json
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtl_nni.search.received import corrected, handed_out, log_lines, stopped_early
+from rtl_nni.search.received import corrected, handed_out, log_lines, stopped_early, unpacked
 from rtl_plugin.integration_api import DamagedFile
 
 _CANCELLED = ("USER_CANCELED", "SYS_CANCELED")
@@ -71,8 +70,8 @@ def nni_ends(experiment: Path) -> dict[str, NniEnd]:
         # Opened for reading only: an experiment that runs is writing to it.
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
             events = database.execute(_EVENTS).fetchall()
-        recorded = {trial: json.loads(data) for trial, _, data, _ in events if data}
-    except (sqlite3.Error, json.JSONDecodeError) as error:
+        recorded = {trial: unpacked(data) for trial, _, data, _ in events if data}
+    except (sqlite3.Error, ValueError) as error:
         raise DamagedFile(f"{path} cannot be read as an experiment of NNI ({error})") from error
     lines = log_lines(experiment)
     packed, early = corrected(recorded, handed_out(lines)), stopped_early(lines)

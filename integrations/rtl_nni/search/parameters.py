@@ -123,6 +123,15 @@ class TrialParameters:
         schedule = self.as_schedule()
         return [schedule.sparsity(round) for round in range(1, self.rounds + 1)]
 
+    def kind(self) -> dict[str, Any]:
+        """What decides at which sparsity tickets collapse, beside how far and how long they train.
+
+        Returns:
+            Name -> value, JSON-able.
+        """
+        names = ("importance", "floor", "rewind_to", "stop_before_collapse", "seed")
+        return {name: getattr(self, name) for name in names}
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON-able data."""
         return asdict(self) | {"private_parameters": list(self.private_parameters)}
@@ -150,8 +159,8 @@ def checked_parameters(params: Any, own: Iterable[str] = ()) -> TrialParameters:
     """
     if not isinstance(params, Mapping):
         raise InvalidArgument(
-            "params must map names of parameters to values, as nni.get_next_parameter() returns "
-            f"them, got {params!r}"
+            "params must map names of parameters to values, as rtl_nni.next_parameters() "
+            f"returns them, got {params!r}"
         )
     known = [field.name for field in fields(TrialParameters)]
     own = (own,) if isinstance(own, str) else tuple(own)
@@ -168,9 +177,11 @@ def checked_parameters(params: Any, own: Iterable[str] = ()) -> TrialParameters:
     if missing := [name for name in _REQUIRED if name not in params]:
         raise InvalidArgument(
             f"params lack {missing}: put them into the search space, or fix them: "
-            f"params={{{missing[0]!r}: ..., **nni.get_next_parameter()}}"
+            f"params={{{missing[0]!r}: ..., **rtl_nni.next_parameters()}}"
         )
-    return TrialParameters(**{name: _plain(name, params[name]) for name in known if name in params})
+    return TrialParameters(
+        **{name: plain_value(name, params[name]) for name in known if name in params}
+    )
 
 
 def shared_by_rounds(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,11 +198,26 @@ def shared_by_rounds(params: Mapping[str, Any]) -> dict[str, Any]:
         {'lr': 0.1}
     """
     ours = [field.name for field in fields(TrialParameters)]
-    return {name: _plain(name, params[name]) for name in sorted(params) if name not in ours}
+    return {name: plain_value(name, params[name]) for name in sorted(params) if name not in ours}
 
 
-def _plain(name: str, value: Any) -> Any:
-    """A value as Python's own number; tuners also give numpy's, and whole numbers as floats."""
+def plain_value(name: str, value: Any) -> Any:
+    """A parameter as Python's own value; tuners also give numpy's, and whole numbers as floats.
+
+    Args:
+        name: the parameter's.
+        value: as given.
+
+    Returns:
+        The value.
+
+    Raises:
+        InvalidArgument: patterns are no list of strings.
+
+    Example:
+        >>> plain_value("n_clusters", 4.0)
+        4
+    """
     if name == "private_parameters":
         patterns = (value,) if isinstance(value, str) else value
         if not isinstance(patterns, list | tuple) or not all(isinstance(p, str) for p in patterns):

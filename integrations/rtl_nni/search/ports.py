@@ -35,8 +35,7 @@ def is_free(port: int) -> bool:
 def _can_bind(family: int, address: str, port: int) -> bool:
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As the manager's server does: a port that a closed connection still holds is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.setsockopt(socket.SOL_SOCKET, _bind_option(), 1)
             if family == socket.AF_INET6:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             probe.bind((address, port))
@@ -44,6 +43,13 @@ def _can_bind(family: int, address: str, port: int) -> bool:
         # A machine without IPv6 cannot be in use there.
         return error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
     return True
+
+
+def _bind_option() -> int:
+    # As the manager's server does: a port that a closed connection still holds is free. On
+    # Windows, which alone has the other option, it would let two programs share a port.
+    option: int = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+    return option
 
 
 def free_port(number: int = 1) -> int:

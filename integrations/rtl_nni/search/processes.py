@@ -93,18 +93,32 @@ def end(processes: Iterable[Any], grace: float = 3.0) -> list[Any]:
     Returns:
         Those that are still there.
     """
-    psutil = _psutil()
-    alive = [process for process in processes if is_alive(process)]
+    left = list(processes)
     for method in ("terminate", "kill"):
-        for process in alive:
-            try:
-                getattr(process, method)()
-            except psutil.NoSuchProcess:
-                continue
-            except psutil.AccessDenied:
-                continue  # reported as still there
-        alive = _waited_for(alive, grace)
-    return alive
+        left = ended_after(method, left, grace)
+    return left
+
+
+def ended_after(method: str, processes: Iterable[Any], seconds: float) -> list[Any]:
+    """Ask processes to end and wait for those that may be asked.
+
+    Args:
+        method: of psutil.Process, "terminate" or "kill".
+        processes: psutil.Process of each.
+        seconds: how long to wait, at most.
+
+    Returns:
+        Those that are still there.
+    """
+    psutil = _psutil()
+    asked, others = [], []
+    for process in processes:
+        try:
+            getattr(process, method)()
+            asked.append(process)
+        except psutil.Error:  # gone meanwhile, or another user's
+            others.append(process)
+    return [process for process in others if is_alive(process)] + _waited_for(asked, seconds)
 
 
 def _waited_for(processes: list[Any], seconds: float) -> list[Any]:

@@ -9,14 +9,19 @@ who asked for an end.
 """
 
 import json
+import os
 import re
+import shutil
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-_HANDED_OUT = re.compile(r"Trial parameter: (\w+) (\{.*\})\s*$")
+from rtl_plugin.integration_api import DamagedFile
+
+# The last of a line: a manager that died while it wrote one leaves the begin of another.
+_HANDED_OUT = re.compile(r".*Trial parameter: (\w+) (\{.*\})\s*$")
 _STOPPED = (
     re.compile(r'received command from dispatcher: KI, "(\w+)"'),
     re.compile(r"Trial job (\w+) has been canceled because it is over max trial duration"),
@@ -32,7 +37,7 @@ def handed_out(lines: list[str]) -> dict[str, Packed]:
 
     Returns:
         Trial id -> NNI's packed parameters (``parameter_id``, ``parameters``, ...); of a trial
-        that ran twice, the last.
+        that ran twice, the last. A line that was cut while it was written says nothing.
 
     Example:
         >>> handed_out(['[..] INFO (LocalV3.local) Trial parameter: a1 {"parameters": {"x": 1}}'])
@@ -42,8 +47,33 @@ def handed_out(lines: list[str]) -> dict[str, Packed]:
     for line in lines:
         match = _HANDED_OUT.search(line)
         if match:
-            found[match[1]] = json.loads(match[2])
+            try:
+                found[match[1]] = unpacked(match[2])
+            except ValueError:
+                continue  # cut, and yet it ends in a brace
     return found
+
+
+def unpacked(text: str) -> Packed:
+    """What NNI's manager wrote about a trial's parameters.
+
+    Args:
+        text: JSON.
+
+    Returns:
+        ``parameter_id``, ``parameters`` and more.
+
+    Raises:
+        ValueError: it is no JSON, or not that of a trial's parameters.
+
+    Example:
+        >>> unpacked('{"parameter_id": 3, "parameters": {"rounds": 5}}')["parameters"]
+        {'rounds': 5}
+    """
+    packed = json.loads(text)
+    if not isinstance(packed, dict) or not isinstance(packed.get("parameters"), dict):
+        raise ValueError(f"no parameters of a trial: {text[:80]}")
+    return packed
 
 
 def stopped_early(lines: list[str]) -> set[str]:
@@ -102,26 +132,54 @@ def log_lines(folder: Path) -> list[str]:
 def repair(folder: Path) -> int:
     """Put the records of an experiment that does not run right, so that it is resumed right.
 
+    Only what the log says is put right. Where something is, the database as it was is kept
+    beside it, as ``nni.sqlite.before-repair``.
+
     Args:
         folder: the experiment's folder.
 
     Returns:
         The number of trials whose record was wrong.
+
+    Raises:
+        DamagedFile: the database cannot be read or written; it is as it was.
     """
-    with closing(sqlite3.connect(folder / "db" / "nni.sqlite")) as database, database:
-        rows = database.execute(
-            "SELECT trialJobId, data FROM TrialJobEvent WHERE trialJobId != '' AND data != ''"
-        ).fetchall()
-        recorded: dict[str, Packed] = {}
-        for trial, data in rows:
-            recorded.setdefault(trial, json.loads(data))
-        right = corrected(recorded, handed_out(log_lines(folder)))
-        wrong = {t: right[t] for t in recorded if _key(right[t]) != _key(recorded[t])}
-        database.executemany(
-            "UPDATE TrialJobEvent SET data = ? WHERE trialJobId = ? AND data != ''",
-            [(json.dumps(packed), trial) for trial, packed in wrong.items()],
-        )
+    path = folder / "db" / "nni.sqlite"
+    given = handed_out(log_lines(folder))
+    try:
+        with closing(sqlite3.connect(path)) as database, database:
+            wrong = _wrong(database, given)
+            if wrong:
+                _keep(path)
+                database.executemany(
+                    "UPDATE TrialJobEvent SET data = ? WHERE trialJobId = ? AND data != ''",
+                    [(json.dumps(packed), trial) for trial, packed in wrong.items()],
+                )
+    except (sqlite3.Error, ValueError, OSError) as error:
+        raise DamagedFile(
+            f"{path} cannot be put right to resume the experiment ({error}): free it if another "
+            "program has it open, else begin a new experiment"
+        ) from error
     return len(wrong)
+
+
+def _wrong(database: sqlite3.Connection, given: Mapping[str, Packed]) -> dict[str, Packed]:
+    """Trial id -> what it was given, of those whose record says something else."""
+    rows = database.execute(
+        "SELECT trialJobId, data FROM TrialJobEvent WHERE trialJobId != '' AND data != ''"
+    )
+    recorded: dict[str, Packed] = {}
+    for trial, data in rows.fetchall():
+        recorded.setdefault(trial, unpacked(data))
+    known = {trial: given[trial] for trial in recorded if trial in given}
+    return {t: packed for t, packed in known.items() if _key(packed) != _key(recorded[t])}
+
+
+def _keep(path: Path) -> None:
+    """No manager runs, and what one left half written was put right as it was opened."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    shutil.copyfile(path, unfinished)
+    os.replace(unfinished, path.with_name(f"{path.name}.before-repair"))
 
 
 def _take(packed: list[Packed], wanted: Packed) -> bool:

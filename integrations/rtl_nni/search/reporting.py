@@ -32,7 +32,7 @@ class ToNni:
         if self._nni.get_current_parameter() is None:
             raise InvalidArgument(
                 "NNI takes results only after its parameters were asked for: call "
-                "nni.get_next_parameter() before run_trial and pass what it returns as params"
+                "rtl_nni.next_parameters() before run_trial and pass what it returns as params"
             )
 
     def round(self, number: int, value: Any) -> None:

@@ -5,12 +5,13 @@ folder, whatever folder the experiment itself lies in.
 """
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 from rtl_nni.host import imported
 from rtl_nni.search import experiment_config, processes
-from rtl_plugin.integration_api import InvalidArgument
+from rtl_plugin.integration_api import DamagedFile, InvalidArgument
 
 # What a manager takes while it runs; NNI ignores every other change of a resumed experiment.
 _UPDATES = {
@@ -59,7 +60,8 @@ def check_new(experiment_id: str, folder: Path) -> None:
     Raises:
         InvalidArgument: NNI would not accept it, or it exists.
     """
-    if not imported("nni.experiment.management").is_valid_experiment_id(experiment_id):
+    valid = imported("nni.experiment.management").is_valid_experiment_id
+    if not isinstance(experiment_id, str) or not valid(experiment_id):
         raise InvalidArgument(
             "experiment_id must be 1 to 32 letters, digits, hyphens or underscores, "
             f"got {experiment_id!r}"
@@ -67,7 +69,7 @@ def check_new(experiment_id: str, folder: Path) -> None:
     if listed(experiment_id) is not None or (folder / "db").exists():
         raise InvalidArgument(
             f"experiment {experiment_id!r} exists already (in {folder}, or by NNI's list): pass "
-            "resume=True to go on with it, or another experiment_id"
+            f"resume={experiment_id!r} alone to go on with it, or another experiment_id"
         )
 
 
@@ -120,11 +122,11 @@ def updates(config: Any | None, folder: Path) -> dict[str, Any]:
 
     Raises:
         InvalidArgument: it changes what NNI takes from its database only.
+        DamagedFile: the database cannot be read.
     """
     if config is None:
         return {}
-    launcher = imported("nni.experiment.launcher")
-    stored = launcher.get_stopped_experiment_config_json(folder.name, str(folder.parent))
+    stored = _stored("get_stopped_experiment_config_json", folder)
     given = json.loads(json.dumps(config.json()))
     changed = {k for k in {*stored, *given} - _FREE if stored.get(k) != given.get(k)}
     refused = sorted(k for k in changed if k not in _UPDATES or k not in given)
@@ -145,10 +147,23 @@ def stored_config(folder: Path) -> Any:
 
     Returns:
         The checked configuration.
+
+    Raises:
+        DamagedFile: the database cannot be read.
     """
-    launcher = imported("nni.experiment.launcher")
-    stored = launcher.get_stopped_experiment_config(folder.name, str(folder.parent))
-    return experiment_config.checked(stored)
+    return experiment_config.checked(_stored("get_stopped_experiment_config", folder))
+
+
+def _stored(reader: str, folder: Path) -> Any:
+    read = getattr(imported("nni.experiment.launcher"), reader)
+    try:
+        return read(folder.name, str(folder.parent))
+    # NNI takes the first row of none, and loads what need not be JSON.
+    except (sqlite3.Error, AttributeError, TypeError, ValueError, LookupError) as error:
+        raise DamagedFile(
+            f"{folder / 'db' / 'nni.sqlite'} holds no configuration to resume from ({error}): "
+            "begin a new experiment"
+        ) from error
 
 
 def _list() -> Any:

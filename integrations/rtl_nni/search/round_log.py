@@ -41,6 +41,7 @@ class RoundLog:
 
     Args:
         asked: the trial's parameters.
+        own: what the user's own parameters and the grouping's are.
         aggregate: group -> metric to one number.
         reporter: is told the aggregated metric.
         folder: where the lines go, or None.
@@ -51,6 +52,7 @@ class RoundLog:
     def __init__(
         self,
         asked: TrialParameters,
+        own: Mapping[str, Any],
         aggregate: Aggregate,
         reporter: Reporter,
         folder: TrialFolder | None,
@@ -58,6 +60,7 @@ class RoundLog:
         stop: CollapseStop | None,
     ) -> None:
         self._asked, self._aggregate, self._stop = asked, aggregate, stop
+        self._alike = asked.kind() | dict(own)
         self._reporter, self._folder, self._send_counts = reporter, folder, send_counts
         self._metrics: dict[str, float] = {}
         self._sparsities: dict[str, list[float]] = {}
@@ -115,6 +118,7 @@ class RoundLog:
             "of": self._asked.rounds,
             # Tickets that stop by themselves have none.
             "target": None if self._asked.stop_before_collapse else self._asked.target,
+            "alike": self._alike,
             "sparsity": fmean(self._at.values()),
             "metric": self._aggregate(self._metrics),
             "metrics": dict(self._metrics),

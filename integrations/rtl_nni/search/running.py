@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import subprocess
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -13,10 +14,14 @@ from rtl_nni.search import processes, resuming
 from rtl_nni.search.dispatcher import Dispatcher
 from rtl_nni.search.experiment_result import last_lines
 from rtl_nni.search.failures import ExperimentFailed, NotStartedInTime
+from rtl_nni.search.lost_manager import asking
 from rtl_nni.search.ports import is_free
 from rtl_plugin.integration_api import InvalidArgument
 
-_MANAGER_SECONDS = 60.0  # the manager gives its own parts a minute to shut down
+_MANAGER_SECONDS = 65.0  # the manager gives its own parts a minute to shut down
+
+
+_logger = logging.getLogger("rtl_nni.run_experiment")
 
 
 @dataclass
@@ -55,7 +60,7 @@ class Running:
         Raises:
             InvalidArgument: another program took the port meanwhile.
             NotStartedInTime: the manager did not answer in the seconds that NNI gives it.
-            ExperimentFailed: the manager did not start.
+            ExperimentFailed: the manager did not start, or died at once.
         """
         self.dispatcher = Dispatcher.of(self.folder)
         try:
@@ -72,9 +77,10 @@ class Running:
             # NNI's resume() stops at Ctrl-C and says nothing.
             raise KeyboardInterrupt
         self.manager = processes.manager_of(self.folder)
-        self._check_own(port)
-        for method, value in self.updates.items():
-            getattr(self.experiment, method)(value)
+        with asking(self):
+            self._check_own(port)
+            for method, value in self.updates.items():
+                getattr(self.experiment, method)(value)
 
     def look(self) -> None:
         """Remember the processes that the manager has now, against the day it is gone."""
@@ -110,10 +116,8 @@ class Running:
         log_files = self._log_files()
         self.look()
         process = self.experiment._proc
-        if process is not None and process.poll() is not None:
-            # NNI would ask a dead manager to stop, and report that in 200 lines.
-            self.experiment._proc = None
         try:
+            self._stop_manager()
             # Also where nothing started: it takes back what NNI registered for the exit.
             self.experiment.stop()
         finally:
@@ -123,6 +127,25 @@ class Running:
             if process is not None:
                 process.wait()  # collected; nothing of it is left to wait for
             resuming.set_stopped(self.folder.name)
+
+    def _stop_manager(self) -> None:
+        """Ask the manager to stop and wait until it has, also where it was about to by itself."""
+        process, port = self.experiment._proc, self.experiment.port
+        # NNI asks a dead manager too, and reports in 80 lines that nobody answers.
+        self.experiment._proc = None
+        if process is None or process.poll() is not None or port is None:
+            return
+        try:
+            imported("nni.experiment.rest").delete(port, "/experiment", self.experiment.url_prefix)
+        except imported("requests").RequestException as error:
+            # One that a signal asked closes its port first and then cancels the trials; asked
+            # once more, it goes on with that.
+            _logger.info("the manager of %s is ended by a signal: %s", self.folder.name, error)
+            process.terminate()
+        try:
+            process.wait(_MANAGER_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            _logger.warning("the manager of %s is killed: %s", self.folder.name, error)
 
     def _log_files(self) -> list[logging.Handler]:
         """NNI's own handlers for this experiment, which it takes off without closing them."""
@@ -191,9 +214,6 @@ def stop_all(folder: Path) -> int:
     manager = processes.manager_of(folder)
     if manager is not None:
         # Asked by SIGTERM, the manager cancels the trials and writes its database.
-        manager.terminate()
-        until = time.monotonic() + _MANAGER_SECONDS
-        while processes.is_alive(manager) and time.monotonic() < until:
-            time.sleep(0.1)
+        processes.ended_after("terminate", [manager], _MANAGER_SECONDS)
     clear_away(folder, found)
     return len(found)

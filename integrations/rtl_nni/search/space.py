@@ -36,7 +36,7 @@ def search_space(
     Every argument takes a list (a choice), a tuple ``(low, high)`` (a range: whole numbers for
     rounds, steps and other counts, both ends included; uniform numbers otherwise), one value, or an
     entry of NNI's as it is: ``{"_type": "loguniform", "_value": [...]}``. What is None stays out of
-    the space: fix it in the trial, ``{"steps": 100, **nni.get_next_parameter()}``, or it keeps its
+    the space: fix it in the trial, ``{"steps": 100, **rtl_nni.next_parameters()}``, or it keeps its
     default.
 
     Args:

@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 from rtl_nni.host import imported
+from rtl_plugin.integration_api import InvalidArgument
 
 _Base: Any = imported("nni.algorithms.hpo.tpe_tuner").TpeTuner
 
@@ -17,9 +18,13 @@ class TpeTuner(_Base):  # type: ignore[misc]
     KeyError. Every proposal is NNI's.
 
     Args:
-        optimize_mode: "maximize" or "minimize", as in NNI's.
+        optimize_mode: "maximize" or "minimize". It has no default: NNI's is to minimize, and
+            the metrics of `run_trial` are better when higher.
         seed: as in NNI's.
         tpe_args: as in NNI's.
+
+    Raises:
+        InvalidArgument: `optimize_mode` is missing, or an argument is unknown or wrong.
 
     Example:
         >>> tuner = TpeTuner("maximize", seed=0)
@@ -29,8 +34,28 @@ class TpeTuner(_Base):  # type: ignore[misc]
         >>> tuner.receive_trial_result(0, params, 0.9)
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        optimize_mode: str | None = None,
+        seed: int | None = None,
+        tpe_args: dict[str, Any] | None = None,
+        **unknown: Any,
+    ) -> None:
+        for name in unknown:
+            raise InvalidArgument(
+                f"TpeTuner has no class argument {name!r}: it takes optimize_mode, seed, tpe_args"
+            )
+        if optimize_mode not in ("maximize", "minimize"):
+            raise InvalidArgument(
+                'TpeTuner needs optimize_mode="maximize" (accuracy, say) or "minimize" (a loss), '
+                f"got {optimize_mode!r}; in a configuration it is one of tuner.class_args"
+            )
+        try:
+            super().__init__(optimize_mode, seed, tpe_args)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InvalidArgument(
+                f"NNI's TPE does not accept seed={seed!r}, tpe_args={tpe_args!r}: {error}"
+            ) from error
         self._one_at_a_time = threading.Lock()
 
     def generate_parameters(self, parameter_id: int, **kwargs: Any) -> Any:
@@ -71,3 +96,12 @@ class TpeTuner(_Base):  # type: ignore[misc]
         """
         with self._one_at_a_time:
             super().trial_end(parameter_id, success, **kwargs)
+
+    def import_data(self, data: Any) -> None:
+        """Learn from trials of before a resume; NNI calls it.
+
+        Args:
+            data: their parameters and final results, as NNI packs them.
+        """
+        with self._one_at_a_time:
+            super().import_data(data)

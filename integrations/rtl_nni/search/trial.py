@@ -19,9 +19,9 @@ from rtl_nni.search.trial_inputs import (
     built_model,
     checked_measure,
     measured_figures,
-    other_trials,
     plain,
     trial_folder,
+    warm_start_from,
 )
 from rtl_nni.search.trial_result import TrialResult
 from rtl_nni.search.trial_task import TrialTask
@@ -51,7 +51,7 @@ def run_trial(
     aggregate: str | Aggregate = "mean",
     measure: Measure | None = None,
     folder: PathLike | None = None,
-    warm_start: bool | PathLike = False,
+    warm_start: bool | PathLike | WarmStart = False,
     stop: CollapseStop | None = None,
     report: str | Report | None = "auto",
     send_counts: bool = False,
@@ -80,7 +80,9 @@ def run_trial(
         folder: where the trial's files go; under NNI its output folder, otherwise by default none
             are written. A trial that was killed goes on there.
         warm_start: take first rounds that other trials share from their folders: True looks
-            beside ``folder``, a path below that folder. Bit-identical to training them.
+            beside ``folder``, a path below that folder; the core's :class:`rtl_plugin.WarmStart`
+            names run folders (``<trial>/rtl/run``) and what else must agree. Bit-identical to
+            training them.
         stop: ends the trial from inside by the rule of ``CollapseAssessor``, for searches that have
             no assessor.
         report: "auto" tells NNI's manager where there is one; ``report(round, value)`` is called
@@ -121,7 +123,8 @@ def run_trial(
     """
     asked = checked_parameters(params, own_parameters)
     files = trial_folder(folder)
-    donors = other_trials(warm_start, files)
+    own = plain(shared_by_rounds(params))
+    warm = warm_start_from(warm_start, files, own)
     figures, combine = checked_measure(measure), aggregate_from(aggregate)
     if stop is not None and not isinstance(stop, CollapseStop):
         raise InvalidArgument(f"stop must be a CollapseStop or None, got {stop!r}")
@@ -130,8 +133,7 @@ def run_trial(
     task = TrialTask(model, data, loss, evaluate, optimizer, prunable, asked)
     if files is not None:
         begin(files, params, task)
-    log = RoundLog(asked, combine, reporter, files, send_counts, stop)
-    warm = None if donors is None else WarmStart(donors, key=plain(shared_by_rounds(params)))
+    log = RoundLog(asked, own, combine, reporter, files, send_counts, stop)
     try:
         tickets = task.discover(log, files, warm, progress)
     except TrialStopped as ended:
@@ -142,7 +144,8 @@ def run_trial(
     result = _finished(task, log, tickets, combine, figures, began)
     if files is not None:
         files.write(files.result, result.to_json())
-    reporter.final(combine(result.metrics))
+    assert result.metric is not None  # noqa: S101 - it was not stopped
+    reporter.final(result.metric)
     return result
 
 

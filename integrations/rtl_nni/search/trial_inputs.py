@@ -4,12 +4,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import nn
 
-from rtl_nni.search.parameters import GROUPING
+from rtl_nni.search.parameters import GROUPING, plain_value
 from rtl_nni.search.reporting import under_nni
 from rtl_nni.search.round_log import finite_number
 from rtl_nni.search.trial_folder import TrialFolder
@@ -19,6 +20,7 @@ from rtl_plugin.integration_api import (
     InvalidArgument,
     MixtureOfMasks,
     RunFolderMismatch,
+    WarmStart,
     derived_seed,
     forked,
     software_versions,
@@ -30,7 +32,7 @@ Measure: TypeAlias = Mapping[str, Callable[[MixtureOfMasks], float]]
 PathLike: TypeAlias = str | os.PathLike[str]
 
 # Costs of the Pareto front that every trial has.
-_OURS = ("metric", "parameters", "density", "sparsity")
+_OURS = ("metric", "parameters", "density")
 
 
 def trial_folder(folder: PathLike | None) -> TrialFolder | None:
@@ -47,15 +49,18 @@ def trial_folder(folder: PathLike | None) -> TrialFolder | None:
     return None if folder is None else TrialFolder(folder)
 
 
-def other_trials(warm_start: Any, files: TrialFolder | None) -> list[Path] | None:
-    """Run folders of other trials of the search.
+def warm_start_from(
+    warm_start: Any, files: TrialFolder | None, own: Mapping[str, Any]
+) -> WarmStart | None:
+    """Where other trials of the search lend rounds.
 
     Args:
-        warm_start: True, False, or the folder that they lie in.
+        warm_start: True, False, the folder that the trials lie in, or the core's ``WarmStart``.
         files: this trial's.
+        own: what must agree beside what ``discover`` compares.
 
     Returns:
-        The folders; None where none is to be used.
+        It; None where nobody is to lend.
 
     Raises:
         InvalidArgument: ``warm_start`` is something else, or this trial writes no files.
@@ -64,13 +69,18 @@ def other_trials(warm_start: Any, files: TrialFolder | None) -> list[Path] | Non
         return None
     if files is None:
         raise InvalidArgument("warm_start shares rounds through files: give folder= too")
+    if isinstance(warm_start, WarmStart):
+        return replace(warm_start, key={"given": warm_start.key, "own": dict(own)})
     if warm_start is not True and not isinstance(warm_start, str | os.PathLike):
-        raise InvalidArgument(f"warm_start must be True, False or a folder, got {warm_start!r}")
+        raise InvalidArgument(
+            f"warm_start must be True, False, a folder or a WarmStart, got {warm_start!r}"
+        )
     beside = files.path.resolve().parent if warm_start is True else Path(warm_start)
     if beside.exists() and not beside.is_dir():  # before the first trial it is not there yet
         raise InvalidArgument(f"warm_start must be a folder of trials' folders, {beside} is a file")
     trials = sorted(path for path in beside.glob("*") if path.is_dir())
-    return [TrialFolder(path).run for path in trials if path.resolve() != files.path.resolve()]
+    others = [path for path in trials if path.resolve() != files.path.resolve()]
+    return WarmStart([TrialFolder(path).run for path in others], key=dict(own))
 
 
 def built_groups(groups: Any, params: Mapping[str, Any], seed: int) -> DataGroups:
@@ -98,7 +108,7 @@ def built_groups(groups: Any, params: Mapping[str, Any], seed: int) -> DataGroup
     if not callable(groups):
         raise InvalidArgument(f"groups must be DataGroups or a function of params, got {groups!r}")
     with forked(derived_seed(seed, "groups")):
-        made = groups(dict(params))
+        made = groups({name: plain_value(name, value) for name, value in params.items()})
     if not isinstance(made, DataGroups):
         raise InvalidArgument(f"the function given as groups must return DataGroups, got {made!r}")
     return made
@@ -207,18 +217,32 @@ def plain(params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters as JSON would give them back.
 
     Args:
-        params: name -> value; numpy's numbers and arrays become Python's, other objects their text.
+        params: name -> value; numpy's numbers and arrays become Python's.
 
     Returns:
         Name -> value.
 
+    Raises:
+        InvalidArgument: a value has no place in JSON: trials could not be compared by it.
+
     Example:
-        >>> plain({"patterns": ("a", "b"), "path": Path("x")})
-        {'patterns': ['a', 'b'], 'path': 'x'}
+        >>> plain({"patterns": ("a", "b"), "width": 3})
+        {'patterns': ['a', 'b'], 'width': 3}
     """
-    return dict(json.loads(json.dumps(dict(params), default=_as_json)))
+    found = {}
+    for name, value in params.items():
+        try:
+            found[name] = json.loads(json.dumps(value, default=_as_json))
+        except TypeError as error:
+            raise InvalidArgument(
+                f"the parameter {name!r} must be JSON-able, as tuners' values are, got {value!r}: "
+                "give a name or numbers, and build the object in the trial"
+            ) from error
+    return found
 
 
 def _as_json(value: Any) -> Any:
-    tolist = getattr(value, "tolist", None)  # numpy's and torch's
-    return tolist() if callable(tolist) else str(value)
+    listed = getattr(value, "tolist", None)  # numpy's and torch's
+    if not callable(listed):
+        raise TypeError(f"{type(value).__name__} is not JSON-able")
+    return listed()

@@ -8,10 +8,10 @@ from rtl_nni.host import imported
 from rtl_nni.search.experiment_result import (
     ExperimentStatus,
     count_by_status,
-    last_lines,
     summary_of,
 )
 from rtl_nni.search.failures import ExperimentFailed, NotStartedInTime
+from rtl_nni.search.lost_manager import asking, died, how_to_resume, logs
 from rtl_nni.search.running import Running
 
 _TUNER_IS_OUT = "TUNER_NO_MORE_TRIAL"
@@ -21,7 +21,6 @@ _UNANSWERED = 5  # each of them waits for NNI's 20 seconds where the manager han
 _SETTLED_SECONDS = 15.0  # well beyond the manager's own period of at most 5 s
 _PATIENCE_LOCAL = 4.0
 _PATIENCE = 60.0  # another machine may take long to start a trial
-_LOG_LINES = 12
 _WITHOUT_DISPATCHER = 3.0  # seconds; a manager that is about to say DONE or ERROR does so in these
 
 
@@ -85,7 +84,7 @@ def _has_ended(running: Running, now: ExperimentStatus, unchanged: float) -> boo
     if now.status in ("STOPPING", "STOPPED"):
         raise ExperimentFailed(
             f"experiment {now.id!r} was stopped from outside with {summary_of(now.trials)}; "
-            f"{_how_to_resume(now.id)}{_logs(running)}"
+            f"{how_to_resume(now.id)}{logs(running.folder)}"
         )
     if now.status == _TUNER_IS_OUT:
         # The manager may hold trials that it has not started yet, and tells nobody.
@@ -102,21 +101,12 @@ def _is_quick(config: Any) -> bool:
 
 def _check_answers(running: Running, unanswered: int, error: OSError) -> None:
     if not running.manager_is_alive():
-        raise ExperimentFailed(
-            f"the manager of experiment {running.folder.name!r} died; what it knew is in "
-            f"{running.folder}, and {_how_to_resume(running.folder.name)}{_logs(running)}"
-        ) from error
+        raise died(running) from error
     if unanswered >= _UNANSWERED:
         raise ExperimentFailed(
             f"the manager at {running.url} did not answer {unanswered} times in a row ({error}); "
-            f"{_how_to_resume(running.folder.name)}{_logs(running)}"
+            f"{how_to_resume(running.folder.name)}{logs(running.folder)}"
         ) from error
-
-
-def _how_to_resume(experiment_id: str) -> str:
-    return (
-        f"the experiment goes on with run_experiment(resume=True, experiment_id={experiment_id!r})"
-    )
 
 
 def _check_dispatcher(running: Running, now: ExperimentStatus) -> None:
@@ -125,7 +115,7 @@ def _check_dispatcher(running: Running, now: ExperimentStatus) -> None:
         raise ExperimentFailed(
             f"tuner and assessor of experiment {now.id!r} are gone (NNI's dispatcher ended) with "
             f"{summary_of(now.trials)}: {_why(running)}\nOnce that is mended, "
-            f"{_how_to_resume(now.id)}{_logs(running)}"
+            f"{how_to_resume(now.id)}{logs(running.folder)}"
         )
 
 
@@ -135,22 +125,13 @@ def _why(running: Running) -> str:
 
 def _error(running: Running) -> ExperimentFailed:
     rest = imported("nni.experiment.rest")
-    answer = rest.get(running.experiment.port, "/check-status", running.experiment.url_prefix)
+    with asking(running):
+        answer = rest.get(running.experiment.port, "/check-status", running.experiment.url_prefix)
     text = "; ".join(answer.get("errors", [])) or "without a reason"
     if "did not connect" in text and running.seconds_without_dispatcher() == 0:
         # It is alive and has raised nothing: the machine was too busy, or the tuner takes long.
         return NotStartedInTime(
             f"tuner and assessor were not up in the ten seconds that NNI gives them to be "
-            f"imported and built: {text}{_logs(running)}"
+            f"imported and built: {text}{logs(running.folder)}"
         )
-    return ExperimentFailed(f"NNI reports an error: {text} ({_why(running)}){_logs(running)}")
-
-
-def _logs(running: Running) -> str:
-    """The last lines of what manager and dispatcher wrote, and where the rest lies."""
-    folder = running.folder / "log"
-    parts = [f"\nLogs: {folder}"]
-    for name in ("nnimanager.log", "dispatcher.log"):
-        lines = last_lines(folder / name, _LOG_LINES)
-        parts += [f"The last lines of {name}:", *(f"  {line}" for line in lines)] if lines else []
-    return "\n".join(parts)
+    return ExperimentFailed(f"NNI reports an error: {text} ({_why(running)}){logs(running.folder)}")

@@ -2,36 +2,20 @@
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from nni.assessor import AssessResult
 
 from rtl_nni import CollapseAssessor
 from rtl_nni.search.trial_folder import TrialFolder
 from rtl_plugin.errors import InvalidArgument
-from tests.nni.search.trial_setups import WEIGHTS, designed, designed_masks
+from tests.nni.search.told_rounds import AT, CORE, OWN, RANG, rows
+from tests.nni.search.trial_setups import PARAMS, WEIGHTS, designed, groups, trial
 
 GOOD, BAD = AssessResult.Good, AssessResult.Bad
-CORE, OWN = dict.fromkeys("abcd", "core"), dict.fromkeys("abcd", "own")
-# Of 1024 weights, after the round in which half of the CORE tickets' alarms ring.
-RANG, AT = 4, 1 - round(0.7**4 * WEIGHTS) / WEIGHTS
-
-
-def rows(kinds: Mapping[str, str], rounds: int = 9, **changed: Any) -> list[dict[str, Any]]:
-    """What a trial of these kinds tells that prunes 30 % of the survivors a round."""
-    found = []
-    for number, masks in enumerate(designed_masks(kinds, rounds), start=1):
-        kept = [ticket["w"] for ticket in masks.values()]
-        row = {
-            "round": number, "of": rounds, "target": 1 - 0.7**rounds, "names": list(kinds),
-            "sparsity": 1 - int(kept[0].sum()) / WEIGHTS, "prunable": WEIGHTS, "left": [],
-            "shared": [[int((a & b).sum()) for b in kept] for a in kept],
-        }  # fmt: skip
-        found.append(row | changed)
-    return found
 
 
 def told(assessor: CollapseAssessor, name: str, rows: list[dict[str, Any]]) -> list[Any]:
@@ -53,8 +37,8 @@ OWN_COLLAPSE = [GOOD] * (RANG - 1) + [BAD]
 def after(*searches: list[dict[str, Any]], **options: Any) -> CollapseAssessor:
     """An assessor that has judged these trials."""
     assessor = CollapseAssessor(**options)
-    for number, trial in enumerate(searches):
-        told(assessor, str(number), trial)
+    for number, judged in enumerate(searches):
+        told(assessor, str(number), judged)
     return assessor
 
 
@@ -89,11 +73,10 @@ def test_whoever_survived_shows_the_way() -> None:
 
 @pytest.mark.parametrize("up", [True, False])
 def test_a_target_is_as_far_as_a_survivor_of_the_same_target(up: bool) -> None:
-    """Also where the whole number of weights left that one a little short of it."""
+    """Also where the tickets of that one came a little short of it."""
     survivor = rows(OWN, rounds=6)
-    short = [
-        row | {"sparsity": row["sparsity"] + (0.4 if up else -0.4) / WEIGHTS} for row in survivor
-    ]
+    off = (2 if up else -2) / WEIGHTS
+    short = [row | {"sparsity": row["sparsity"] + off} for row in survivor]
     assessor = after(short, rows(CORE), rows(CORE))
     assert told(assessor, "the same", survivor) == [GOOD] * 6
     deeper = rows(OWN, rounds=6, target=survivor[0]["target"] + 2 / WEIGHTS)
@@ -121,11 +104,27 @@ def test_the_sparsest_collapse_counts() -> None:
     assert told(assessor, "beyond both", rows(OWN, rounds=4, target=AT + 0.11)) == [BAD]
 
 
-def test_a_trial_that_was_stopped_for_others_is_no_collapse() -> None:
+def test_a_trial_that_was_stopped_for_others_is_no_collapse(caplog: Any) -> None:
     assessor = after(rows(CORE), rows(CORE), remember=2)
-    for number in range(3):
-        assert told(assessor, f"doomed {number}", rows(OWN)) == [BAD]
-    assert str(assessor._known) == f"2 trials before it collapsed, at up to {AT:.2%} sparsity"
+    with caplog.at_level(logging.INFO, "rtl_nni.CollapseAssessor"):
+        for number in range(3):
+            assert told(assessor, f"doomed {number}", rows(OWN)) == [BAD]
+    known = f"2 such trials before it collapsed, at up to {AT:.2%} sparsity"
+    assert [known in line for line in caplog.messages] == [True] * 3
+
+
+def test_trials_of_another_kind_say_nothing() -> None:
+    """Neither their collapses nor their survivors."""
+    kinds = {"importance": "magnitude", "lr": 0.1}, {"importance": "magnitude", "lr": 0.2}
+    assessor = after(*[rows(CORE, alike=kinds[0])] * 2, rows(OWN, alike=kinds[1]))
+    again = dict(reversed(kinds[0].items()))
+    assert told(assessor, "the same kind", rows(OWN, alike=again)) == [BAD]
+    assert told(assessor, "another kind", rows(OWN, alike=kinds[1])) == [GOOD] * 9
+    assert told(assessor, "unknown kind", rows(OWN)) == [GOOD] * 9
+    for number in range(2):
+        assert told(assessor, f"another {number}", rows(CORE, alike=kinds[1])) == OWN_COLLAPSE
+    assert told(assessor, "as far as its survivor", rows(OWN, alike=kinds[1])) == [GOOD] * 9
+    assert told(assessor, "further", rows(OWN, rounds=10, alike=kinds[1])) == [BAD]
 
 
 def test_reports_after_the_stop_count_once() -> None:
@@ -141,12 +140,24 @@ def test_a_trial_in_its_last_round_has_nothing_left_to_save() -> None:
     assert told(assessor, "one round", rows(OWN, rounds=1, target=0.99)) == [GOOD]
 
 
-def test_what_was_known_only_later_stops_a_trial_that_runs() -> None:
+def test_only_a_first_report_is_judged_by_others() -> None:
+    """Whoever is further has shown by itself that it holds."""
     assessor = CollapseAssessor(remember=1)
     history = [{"default": 0.0, "round": row} for row in rows(OWN)]
     assert assessor.assess_trial("running", history[:3]) is GOOD
     told(assessor, "0", rows(CORE))
-    assert assessor.assess_trial("running", history[:4]) is BAD
+    assert [assessor.assess_trial("running", history[:n]) for n in range(4, 10)] == [GOOD] * 6
+    assert told(assessor, "as far as that one", rows(OWN)) == [GOOD] * 9
+    assert told(assessor, "further", rows(OWN, rounds=10)) == [BAD]
+
+
+def test_a_trial_that_is_run_again_reports_for_the_first_time_again() -> None:
+    assessor = CollapseAssessor(remember=1)
+    history = [{"default": 0.0, "round": row} for row in rows(OWN)]
+    assert assessor.assess_trial("one", history[:2]) is GOOD
+    assessor.trial_end("one", False)
+    told(assessor, "0", rows(CORE))
+    assert assessor.assess_trial("one", history[:1]) is BAD
 
 
 def test_tickets_that_stop_by_themselves_are_neither_doomed_nor_survivors() -> None:
@@ -195,6 +206,10 @@ def test_trials_say_their_target_and_its_end_is_written_and_logged(
         designed(kinds, rounds=rounds, folder=tmp_path / name)
     (row, *_) = TrialFolder(tmp_path / "c").read_rounds()
     assert row["target"] == pytest.approx(1 - 0.7**6, rel=1e-12)
+    assert row["alike"] == {
+        "importance": "magnitude", "floor": 0.0, "rewind_to": 0, "stop_before_collapse": False,
+        "seed": 0,
+    }  # fmt: skip
     assessor = CollapseAssessor(trials=tmp_path)
     with caplog.at_level(logging.INFO, "rtl_nni.CollapseAssessor"):
         for name, rounds in (("a", 4), ("b", 4)):
@@ -204,8 +219,8 @@ def test_trials_say_their_target_and_its_end_is_written_and_logged(
         assert assessor.assess_trial("c", [0.5] * 2) is BAD
         assert [assessor.assess_trial("d", [0.5] * n) for n in (1, 2, 3)] == [GOOD] * 3
     reason = (
-        f"it is to be pruned to 88.24% sparsity: 2 trials before it collapsed, at up to {AT:.2%} "
-        "sparsity, and none survived as far"
+        "it is to be pruned to 88.24% sparsity: 2 such trials before it collapsed, at up to "
+        f"{AT:.2%} sparsity, and none survived as far"
     )
     assert caplog.messages[2:] == [f"stopped trial c: {reason}"]
     stopped = json.loads(TrialFolder(tmp_path / "c").stopped.read_text())
@@ -224,3 +239,19 @@ def test_a_trial_with_tickets_that_leave_says_no_target(tmp_path: Path) -> None:
 def test_a_wrong_number_to_remember_is_refused(wrong: Any) -> None:
     with pytest.raises(InvalidArgument, match="remember must be"):
         CollapseAssessor(remember=wrong)
+
+
+def test_what_makes_trials_alike_is_all_but_how_far_and_how_long(tmp_path: Path) -> None:
+    base = PARAMS | {"lr": np.float64(0.5), "n_clusters": 3}
+    longer = {"rounds": 2, "steps": 5, "epochs": 1, "sparsity": 0.5, "schedule": "linear"}
+    private = {"private_parameters": ["1.*"]}
+    others = {"seed": 4}, {"importance": "random"}, {"lr": 0.25}, {"n_clusters": 4}, {"floor": 0.05}
+    found = []
+    for number, changes in enumerate(({}, longer, private, *others)):
+        folder = tmp_path / str(number)
+        trial(base | changes, groups=lambda params: groups(), own_parameters=["lr"], folder=folder)
+        found.append([row["alike"] for row in TrialFolder(folder).read_rounds()])
+        assert all(alike == found[-1][0] for alike in found[-1])
+    first = [alike[0] for alike in found]
+    assert [alike == first[0] for alike in first] == [True] * 3 + [False] * 5
+    assert (first[0]["lr"], first[0]["n_clusters"], first[0]["seed"]) == (0.5, 3, 3)

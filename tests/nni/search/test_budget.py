@@ -51,7 +51,7 @@ def test_it_prints_what_there_is() -> None:
         ["planned", "4,000", "100.0", "%"],
         ["done", "1,000", "25.0", "%"],
         ["saved", "by", "stops", "3,000", "75.0", "%"],
-        "1 of 2 trials said no plan and are not counted".split(),
+        "1 of 2 trials said no plan, and count nowhere here".split(),
     ]
 
 
@@ -59,3 +59,9 @@ def test_nothing_to_add_up() -> None:
     with pytest.raises(InvalidArgument, match="at least one trial"):
         budget([])
     assert math.isnan(budget([TrialRecord("a", "died")]).share(0))
+
+
+def test_it_tells_the_time_that_reuse_saved() -> None:
+    some = TrialRecord("a", "finished", steps_planned=10, seconds=7.4, seconds_saved=2.6)
+    told = str(budget([some])).splitlines()[-1]
+    assert told == "trials took 7 s; the rounds that they reused had taken 3 s"

@@ -134,7 +134,7 @@ def test_an_experiment_without_its_tuner_ends(status: str, tmp_path: Path) -> No
     message = str(error.value)
     assert "tuner and assessor" in message
     assert "with 2 SUCCEEDED: KeyError: 1" in message
-    assert f"resume=True, experiment_id={tmp_path.name!r}" in message
+    assert f"run_experiment(resume={tmp_path.name!r})" in message
     assert str(tmp_path / "log") in message
     assert "Dispatcher exiting..." in message
 

@@ -118,15 +118,14 @@ def test_a_killed_manager_and_going_on(home: Path) -> None:
     with pytest.raises(ExperimentFailed) as error:
         run_experiment(config, experiment_id="killed", poll_seconds=0.2, on_status=kill)
     assert "the manager of experiment 'killed' died" in str(error.value)
-    assert "resume=True, experiment_id='killed'" in str(error.value)
+    assert "run_experiment(resume='killed')" in str(error.value)
     assert "nnimanager.log" in str(error.value)
     assert alive(folder) == []
 
     config.max_trial_number = 3
     resumed = run_experiment(
         config,
-        resume=True,
-        experiment_id="killed",
+        resume="killed",
         poll_seconds=0.2,
         before_stop=lambda result: recorded_as_run(result.url, 3),
     )
@@ -192,7 +191,7 @@ def raises_as_the_tuner_does(home: Path) -> None:
 def is_found_and_stopped(folder: Path) -> None:
     assert any("main.js" in line for line in alive(folder))
     with pytest.raises(InvalidArgument, match=r"still runs: .* rtl_nni\.stop_experiment\('orphan'"):
-        run_experiment(resume=True, experiment_id="orphan")
+        run_experiment(resume="orphan")
     # Without its manager, dispatcher and trial are orphans of nobody.
     manager = processes.manager_of(folder)
     manager.kill()

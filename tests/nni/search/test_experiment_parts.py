@@ -1,10 +1,9 @@
 """What run_experiment refuses before anything starts, and its parts without a manager."""
 
 import json
-import os
+import logging
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -21,13 +20,12 @@ import yaml
 pytest.importorskip("nni", reason="NNI cannot be imported here")
 
 from rtl_nni.search import experiment as module
-from rtl_nni.search import experiment_config, processes, received, watching
+from rtl_nni.search import experiment_config, processes, watching
 from rtl_nni.search.experiment import run_experiment
 from rtl_nni.search.experiment_result import ExperimentStatus
 from rtl_nni.search.failures import ExperimentFailed
-from rtl_nni.search.interrupts import ending_on_signals
-from rtl_nni.search.ports import checked_port, free_port, is_free
 from rtl_nni.search.registration import register_collapse_assessor
+from rtl_nni.search.tpe_tuner import TpeTuner
 from rtl_plugin.errors import InvalidArgument, MissingFile
 from tests.nni.search.experiment_support import alive, config_of, nni_at, settings
 
@@ -47,6 +45,7 @@ def taken() -> Iterator[int]:
 
 
 OURS = {"class_name": "rtl_nni.CollapseAssessor", "code_directory": "."}
+TUNER = {"class_name": "rtl_nni.TpeTuner", "code_directory": "."}
 CONFIGURATIONS = {
     "no tuner": ({"tuner": None}, "no tuner: set config.tuner.name"),
     "no command": ({"trial_command": None}, "no trial command: set config.trial_command"),
@@ -59,6 +58,22 @@ CONFIGURATIONS = {
         r"assessor rtl_nni\.CollapseAssessor cannot be built: share must",
     ),
     "assessor's class": ({"assessor": OURS | {"class_name": "rtl_nni.No"}}, "no attribute 'No'"),
+    "our tuner's mode": (
+        {"tuner": TUNER},
+        r"tuner rtl_nni\.TpeTuner cannot be built: .* needs optimize_mode=.*, got None",
+    ),
+    "our tuner's argument": (
+        {"tuner": TUNER | {"class_args": {"optimise_mode": "maximize"}}},
+        "no class argument 'optimise_mode'",
+    ),
+    "our tuner by its module": (
+        {"tuner": TUNER | {"class_name": "rtl_nni.search.tpe_tuner.TpeTuner"}},
+        "needs optimize_mode",
+    ),
+    "our tuner's module": (
+        {"tuner": TUNER | {"class_name": "rtl_nni.no.TpeTuner"}},
+        "No module named",
+    ),
     "concurrency": ({"trial_concurrency": 0}, "assert self.trial_concurrency > 0"),
     "code folder": ({"trial_code_directory": "/no/such"}, "is not a directory"),
     "duration": ({"max_experiment_duration": "3 weeks"}, "NNI does not accept .*3 week"),
@@ -83,13 +98,27 @@ def test_our_assessor_is_checked_by_its_name_too(home: Path) -> None:
     assert checked.assessor.class_args == {"share": 0.4}
 
 
+def test_our_tuner_is_checked_quietly(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The seed that NNI logs is of a tuner that proposes nothing."""
+    caplog.set_level(logging.INFO)
+    tuner = TUNER | {"class_args": {"optimize_mode": "maximize"}}
+    level = logging.getLogger("nni").level
+    experiment_config.checked(config_of(home, ["reports"], tuner=tuner))
+    assert "seed" not in caplog.text
+    assert logging.getLogger("nni").level == level
+    TpeTuner("maximize")
+    assert "seed" in caplog.text
+
+
 def test_arguments_are_checked(home: Path, taken: int) -> None:
     config = config_of(home, ["reports"])
     for arguments, message in [
         ({"config": 3}, "config must be an nni.experiment.ExperimentConfig or the path"),
         ({}, "config is missing"),
-        ({"resume": True}, "resume=True needs experiment_id="),
-        ({"resume": True, "experiment_id": "nobody"}, "there is no experiment 'nobody'"),
+        ({"resume": True}, "resume must be the id of an experiment, got True"),
+        ({"resume": "nobody"}, "there is no experiment 'nobody'"),
+        ({"resume": "a", "experiment_id": "b"}, "give one of the two"),
+        ({"config": config, "experiment_id": 5}, "1 to 32 letters"),
         ({"config": config, "experiment_id": "no spaces"}, "1 to 32 letters"),
         ({"config": config, "poll_seconds": 0}, "poll_seconds must be above 0"),
         ({"config": config, "port": 0}, "port must be a whole number of at least 1"),
@@ -118,14 +147,6 @@ def test_a_file_is_read_as_nni_reads_it(home: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir("/")
     with pytest.raises(InvalidArgument, match="would never end"):
         run_experiment(path)
-
-
-def test_ports(taken: int) -> None:
-    assert not is_free(taken)
-    first = free_port(2)
-    assert checked_port(first, 2) == first
-    with pytest.raises(InvalidArgument, match=rf"port {taken} is in use .*needs port \+ 1"):
-        checked_port(taken - 1, 2)
 
 
 class _Manager(BaseHTTPRequestHandler):
@@ -178,28 +199,6 @@ def test_ctrl_c_stops_the_experiment(home: Path, monkeypatch: pytest.MonkeyPatch
     assert done == ["stop"]
 
 
-def _interrupted_twice(order: list[str]) -> None:
-    with ending_on_signals():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            order.append("not reached")
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)  # a second one interrupts nothing
-            order.append("cleaned")
-
-
-def test_a_signal_waits_for_the_cleaning_up() -> None:
-    order: list[str] = []
-    before = signal.signal(signal.SIGTERM, lambda *_: order.append("the caller's"))
-    try:
-        with pytest.raises(SystemExit) as ended:
-            _interrupted_twice(order)
-        assert ended.value.code == 128 + signal.SIGTERM
-        assert order == ["cleaned", "the caller's"]
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def test_what_ignores_sigterm_is_killed() -> None:
     stubborn = "import signal,time; signal.signal(15, signal.SIG_IGN); print(1, flush=True)"
     child = subprocess.Popen(
@@ -210,33 +209,6 @@ def test_what_ignores_sigterm_is_killed() -> None:
     with child.stdout:
         assert processes.end([psutil.Process(child.pid)], grace=0.5) == []
     assert child.wait() == -signal.SIGKILL
-
-
-def test_records_are_put_right_in_the_database(tmp_path: Path) -> None:
-    one, two, three = ({"parameter_id": i, "parameters": {"x": i}} for i in range(3))
-    (tmp_path / "db").mkdir()
-    (tmp_path / "log").mkdir()
-    lines = [f"Trial parameter: b {json.dumps(one)}", f"Trial parameter: c {json.dumps(three)}"]
-    (tmp_path / "log" / "nnimanager.log").write_text("\n".join(lines))
-    database = sqlite3.connect(tmp_path / "db" / "nni.sqlite")
-    with database:
-        database.execute("CREATE TABLE TrialJobEvent (trialJobId, event, data)")
-        for trial, packed in zip("abc", (one, two, three), strict=True):
-            database.execute(
-                "INSERT INTO TrialJobEvent VALUES (?, 'RUNNING', ?)", (trial, json.dumps(packed))
-            )
-        database.execute("INSERT INTO TrialJobEvent VALUES ('b', 'SUCCEEDED', NULL)")
-    # b asked before a and got a's; a had not asked yet, so b's is left for it.
-    assert received.repair(tmp_path) == 2
-    rows = database.execute("SELECT trialJobId, data FROM TrialJobEvent ORDER BY rowid").fetchall()
-    database.close()
-    assert [(t, d and json.loads(d)["parameters"]) for t, d in rows] == [
-        ("a", {"x": 1}),
-        ("b", {"x": 0}),
-        ("c", {"x": 2}),
-        ("b", None),
-    ]
-    assert received.repair(tmp_path) == 0
 
 
 class _Scripted:

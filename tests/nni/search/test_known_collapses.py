@@ -70,5 +70,5 @@ def test_a_sparsity_lies_between_0_and_1(wrong: float) -> None:
 
 def test_it_says_what_is_known() -> None:
     assert str(known(1, [0.9, 0.987654], [0.5])) == (
-        "2 trials before it collapsed, at up to 98.77% sparsity"
+        "2 such trials before it collapsed, at up to 98.77% sparsity"
     )

@@ -19,7 +19,7 @@ try:
     trial()
     sys.exit("took results nobody asked for")
 except InvalidArgument as error:
-    assert "nni.get_next_parameter()" in str(error), error
+    assert "rtl_nni.next_parameters()" in str(error), error
 result = trial(nni.get_next_parameter())
 with open(sys.argv[1], "w") as file:  # NNI takes what is printed
     json.dump(result.to_json(), file)
@@ -75,7 +75,7 @@ def test_auto_tells_nobody_where_there_is_no_manager(monkeypatch: pytest.MonkeyP
     silent.final(0.5)
     monkeypatch.setenv("NNI_PLATFORM", "local")
     assert under_nni()
-    with pytest.raises(InvalidArgument, match=r"nni\.get_next_parameter\(\) before run_trial"):
+    with pytest.raises(InvalidArgument, match=r"rtl_nni\.next_parameters\(\) before run_trial"):
         reporter_from("auto")
     assert isinstance(reporter_from(None), ToFunction), "asked not to tell"
 

@@ -11,6 +11,7 @@ pytest.importorskip("nni", reason="NNI cannot be imported here")
 from nni.algorithms.hpo.tpe_tuner import TpeTuner as Theirs
 
 from rtl_nni.search.tpe_tuner import TpeTuner
+from rtl_plugin.errors import InvalidArgument
 
 SPACE = {
     "rate": {"_type": "loguniform", "_value": [1e-4, 1.0]},
@@ -112,3 +113,39 @@ def test_an_end_waits_until_a_proposal_is_made() -> None:
     with pytest.raises(RuntimeError, match="changed size during iteration"):
         proposed_while_one_ends(Theirs)
     assert len(proposed_while_one_ends(TpeTuner)) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, 'needs optimize_mode="maximize" .* got None'),
+        ({"optimize_mode": "max"}, "got 'max'"),
+        ({"optimise_mode": "maximize"}, "no class argument 'optimise_mode': it takes optimize_m"),
+        ({"optimize_mode": "minimize", "seed": "x"}, "does not accept seed='x'"),
+        ({"optimize_mode": "minimize", "seed": -1}, "does not accept seed=-1"),
+        ({"optimize_mode": "maximize", "tpe_args": {"gama": 1}}, "does not accept .*gama"),
+        ({"optimize_mode": "maximize", "tpe_args": {"constant_liar_type": "no"}}, "accept .*'no'"),
+    ],
+)
+def test_class_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        TpeTuner(**arguments)
+
+
+def test_earlier_trials_count_as_in_nnis() -> None:
+    data = [{"parameter": {"rate": 0.1, "rounds": r, "kind": "a"}, "value": r} for r in range(1, 7)]
+    ours, theirs = tuner_of(TpeTuner), tuner_of(Theirs)
+    for tuner in (ours, theirs):
+        tuner.import_data(data)
+    assert proposals(ours) == proposals(theirs) != proposals(tuner_of(Theirs))
+
+
+def test_earlier_trials_wait_until_a_proposal_is_made() -> None:
+    tuner = tuner_of(TpeTuner)
+    other = threading.Thread(target=tuner.import_data, args=([],))
+    with tuner._one_at_a_time:
+        other.start()
+        other.join(timeout=0.2)
+        assert other.is_alive()
+    other.join(timeout=10)
+    assert not other.is_alive()

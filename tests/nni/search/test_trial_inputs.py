@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import rtl_nni
+import rtl_plugin as rtl
 from rtl_nni.search import trial_inputs as inputs
 from rtl_nni.search.trial_folder import TrialFolder
 from rtl_plugin.errors import InvalidArgument, NothingPrunable, RunFolderMismatch
@@ -35,6 +36,14 @@ def test_files_go_where_nni_says_or_the_caller(tmp_path: Path, monkeypatch: Any)
     assert (found.path, given.path) == (tmp_path / "nni", tmp_path / "mine")
 
 
+def lenders(warm_start: Any, own: TrialFolder | None) -> list[Path] | None:
+    found = inputs.warm_start_from(warm_start, own, {"lr": 0.5})
+    if found is None:
+        return None
+    assert found.key == {"lr": 0.5}
+    return [Path(folder) for folder in found.folders]
+
+
 def test_other_trials_are_the_folders_beside(tmp_path: Path) -> None:
     for name in ("b", "own", "a", "elsewhere/c"):
         (tmp_path / name).mkdir(parents=True)
@@ -42,24 +51,38 @@ def test_other_trials_are_the_folders_beside(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "own")
     own = TrialFolder(tmp_path / "own")
     runs = [TrialFolder(tmp_path / name).run for name in ("a", "b", "elsewhere")]
-    assert inputs.other_trials(True, own) == runs
-    assert inputs.other_trials(False, own) is None
-    assert inputs.other_trials(False, None) is None
-    (only,) = inputs.other_trials(tmp_path / "elsewhere", own) or []
-    assert only == TrialFolder(tmp_path / "elsewhere" / "c").run
-    assert inputs.other_trials(str(tmp_path / "not yet"), own) == []
+    assert lenders(True, own) == runs
+    assert lenders(False, own) is None
+    assert lenders(False, None) is None
+    assert lenders(tmp_path / "elsewhere", own) == [TrialFolder(tmp_path / "elsewhere" / "c").run]
+    assert lenders(str(tmp_path / "not yet"), own) == []
+
+
+def test_a_warm_start_of_the_users_keeps_its_folders_and_its_key(tmp_path: Path) -> None:
+    given = rtl.WarmStart([tmp_path / "run"], key="augmented")
+    found = inputs.warm_start_from(given, TrialFolder(tmp_path / "own"), {"lr": 0.5})
+    assert found == rtl.WarmStart([tmp_path / "run"], {"given": "augmented", "own": {"lr": 0.5}})
 
 
 @pytest.mark.parametrize("wrong", [1, None, ["a", "b"]])
 def test_what_is_no_folder_of_trials_is_refused(wrong: Any, tmp_path: Path) -> None:
     own = TrialFolder(tmp_path / "own")
-    with pytest.raises(InvalidArgument, match="warm_start must be True, False or a folder"):
-        inputs.other_trials(wrong, own)
+    with pytest.raises(InvalidArgument, match="warm_start must be True, False, a folder or a Warm"):
+        lenders(wrong, own)
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidArgument, match="file is a file"):
-        inputs.other_trials(tmp_path / "file", own)
-    with pytest.raises(InvalidArgument, match="folder="):
-        inputs.other_trials(tmp_path, None)
+        lenders(tmp_path / "file", own)
+    for without_files in (True, tmp_path, rtl.WarmStart([tmp_path])):
+        with pytest.raises(InvalidArgument, match="folder="):
+            lenders(without_files, None)
+
+
+@pytest.mark.parametrize("wrong", [Path("x"), object(), {1, 2}, {(1, 2): 3}])
+def test_a_parameter_that_trials_cannot_be_compared_by_is_refused(
+    wrong: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidArgument, match="the parameter 'data' must be JSON-able"):
+        trial(PARAMS | {"data": wrong}, own_parameters="data", folder=tmp_path)
 
 
 def drawn() -> tuple[float, float, float]:
@@ -128,7 +151,7 @@ def test_what_makes_no_network_is_refused(wrong: Any, message: str) -> None:
         ({"latency": 3}, "measure must map names to functions"),
         ({3: len}, "measure must map names to functions"),
         *(({name: len}, f"measure names '{name}', which every trial has") for name in
-          ("metric", "parameters", "density", "sparsity")),
+          ("metric", "parameters", "density")),
     ],
 )  # fmt: skip
 def test_what_measures_nothing_is_refused(wrong: Any, message: str) -> None:
@@ -184,7 +207,7 @@ def test_what_was_asked_is_written_as_json_would_give_it_back(
 ) -> None:
     own = {
         "lr": np.float64(0.25), "width": np.int64(7), "table": np.eye(2), "shift": torch.ones(2),
-        "path": Path("x"), "pair": (1, 2), "nested": {"_name": "conv", "k": np.float32(0.5)},
+        "pair": (1, 2), "nested": {"_name": "conv", "k": np.float32(0.5)},
     }  # fmt: skip
     params = PARAMS | own | {"sparsity": np.float64(0.75), "rounds": np.float64(3)}
     monkeypatch.setenv("NNI_TRIAL_SEQ_ID", "11")
@@ -193,7 +216,7 @@ def test_what_was_asked_is_written_as_json_would_give_it_back(
     assert settings["sequence"] == 11
     assert settings["params"] == PARAMS | {
         "lr": 0.25, "width": 7, "table": [[1.0, 0.0], [0.0, 1.0]], "shift": [1.0, 1.0],
-        "path": "x", "pair": [1, 2], "nested": {"_name": "conv", "k": 0.5}, "rounds": 3.0,
+        "pair": [1, 2], "nested": {"_name": "conv", "k": 0.5}, "rounds": 3.0,
     }  # fmt: skip
     assert settings["asked"]["rounds"] == 3
     # The same again, in Python's own numbers, is the same trial.

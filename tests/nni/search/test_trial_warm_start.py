@@ -10,6 +10,7 @@ import pytest
 import rtl_nni
 from rtl_nni.search.parameters import TrialParameters, shared_by_rounds
 from rtl_nni.search.trial_folder import TrialFolder
+from rtl_plugin.discovery.rehearsal import STEPS
 from rtl_plugin.errors import RunFolderMismatch
 from rtl_plugin.fingerprint import bit_equal
 from tests.nni.search.trial_setups import designed, groups, same_tickets, trial
@@ -70,7 +71,7 @@ def test_steps_done_are_those_that_were_made(rewind_to: int, tmp_path: Path) -> 
     tried = len(made) - cold.steps_done  # before retraining the optimizer's rule is tried out
     for name, rounds, taken in (("a", 2, 0), ("b", 4, 2), ("c", 3, 3), ("d", 3, 3)):
         ours = params | {"rounds": rounds}
-        with counted() as made:
+        with counted(rehearsed=STEPS) as made:
             result = warm(tmp_path / name, ours)
         saved = taken * ROUND + (rewind_to if taken else 0)
         assert result.steps_planned == planned(ours)

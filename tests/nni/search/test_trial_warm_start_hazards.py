@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rtl_plugin.discovery.rehearsal import STEPS
 from tests.nni.search.trial_setups import same_tickets, trial
 from tests.nni.search.warm_trials import (
     PATH,
@@ -36,9 +37,9 @@ def test_a_donor_that_was_killed_lends_what_it_finished(
     params = PATH | {"rewind_to": 3}
     cold = trial(params, folder=tmp_path / "cold", warm_start=tmp_path / "nobody")
     search = tmp_path / "search"
-    with pytest.raises(KeyboardInterrupt), counted(died_at):
+    with pytest.raises(KeyboardInterrupt), counted(died_at, STEPS):
         warm(search / "donor", params)
-    with counted() as made:
+    with counted(rehearsed=STEPS) as made:
         result = warm(search / "taker", params)
     taken = [list(names) for names in lent or []]
     assert reused(search / "taker") == taken + [[]] * (4 - len(taken))
@@ -70,7 +71,7 @@ def test_a_taker_that_was_killed_tells_the_same_when_it_goes_on(
     # Takes two rounds as well, but from the donor alone.
     (tmp_path / "apart" / "donor").parent.mkdir()
     (tmp_path / "apart" / "donor").symlink_to(tmp_path / "donor")
-    with pytest.raises(KeyboardInterrupt), counted(died_at):
+    with pytest.raises(KeyboardInterrupt), counted(died_at, STEPS):
         warm(tmp_path / "apart" / "taker", params)
     again = warm(tmp_path / "apart" / "taker", params)
     costs = ("seconds", "seconds_saved")

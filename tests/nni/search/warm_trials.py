@@ -19,11 +19,16 @@ TIMED = ("log.jsonl", "trial.json", "rounds.jsonl", "result.json")
 
 
 @contextmanager
-def counted(die_at: int | None = None) -> Iterator[list[int]]:
-    """Every step that an optimizer makes meanwhile; at one of them the process is interrupted."""
+def counted(die_at: int | None = None, rehearsed: int = 0) -> Iterator[list[int]]:
+    """Every step that an optimizer makes meanwhile, but for the first that a warm start rehearses;
+    at one of them the process is interrupted.
+    """
     made: list[int] = []
+    before = iter(range(rehearsed))
 
     def hook(*_: Any) -> None:
+        if next(before, None) is not None:
+            return
         made.append(len(made) + 1)
         if made[-1] == die_at:
             raise KeyboardInterrupt
