@@ -2,7 +2,8 @@
 
 Needs the extra ``nni``: ``pip install 'rtl-plugin[nni]'``; cutting networks smaller needs
 ``torch-pruning`` too. Trials of a search (:func:`run_trial`) run without NNI. Names are imported
-when they are first used: NNI's compression takes seconds, and NNI gives an assessor ten.
+when they are first used: NNI's compression takes seconds, and NNI gives an assessor ten. Those that
+need NNI raise ``MissingExtra`` then where it is missing.
 """
 
 import importlib

@@ -110,6 +110,34 @@ def test_the_page_has_every_line_of_the_table(results: dict[str, Any]) -> None:
     assert [line for line in lines if squeezed(line) not in squeezed(page())] == []
 
 
+def accuracies(results: dict[str, Any], magnitude: bool, low: float, high: float) -> list[float]:
+    found = [
+        trial["metric"]
+        for trial in results["raw"]
+        if (trial["params"]["importance"] == "magnitude") == magnitude
+        and low < trial["sparsity"] < high
+    ]
+    return [min(found), max(found)]
+
+
+def test_the_page_tells_what_importance_does(results: dict[str, Any]) -> None:
+    prose = " ".join(page().split())
+    gradient = accuracies(results, False, 0.989, 0.993)
+    magnitude = accuracies(results, True, 0.989, 0.993)
+    deepest = accuracies(results, False, 0.995, 1)
+    ranges = [
+        f"{low:.2f} to {high:.2f}".replace("0.", ".")
+        for low, high in (gradient, magnitude, deepest)
+    ]
+    assert f"at 99 % sparsity they have {ranges[0]}, where magnitude has {ranges[1]}." in prose
+    assert f"At 99.6 and 99.8 % they have {ranges[2]}, still without an alarm" in prose
+    own = [row for row in results["rows"] if row["method"] == compared.OURS]
+    shares = [row["saved_by_importance"] for row in own]
+    assert {share["weight_gradient"] for share in shares} == {0.0}
+    magnitudes = [100 * share["magnitude"] for share in shares]
+    assert f"between {min(magnitudes):.0f} and {max(magnitudes):.0f} % of the steps" in prose
+
+
 def test_the_page_tells_the_goals_as_they_came(results: dict[str, Any]) -> None:
     prose = " ".join(page().split())
     saved, kept = results["goals"]
