@@ -271,3 +271,26 @@ def test_every_proposal_of_a_random_tuner_can_be_run(example: Any) -> None:
     assert max(targets) < 0.999, "from 87 to 99.8 % sparsity"
     # The floor keeps no more of a tensor than the sparsest trial leaves.
     assert task.FIXED["floor"] <= 1 - max(targets)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--resume", "x", "--trials", "4"], "--trials would do nothing beside --resume"),
+        (["--config", "c.yml", "--no-assessor"], "--no-assessor would do nothing beside --config"),
+        (["--resume", "x", "--config", "c.yml"], "--config would do nothing beside --resume"),
+    ],
+)
+def test_options_that_would_do_nothing_are_errors(
+    arguments: list[str], said: str, example: Any, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["search.py", *arguments])
+    with pytest.raises(SystemExit):
+        example("search").arguments_given()
+    assert said in capsys.readouterr().err
+
+
+def test_a_resumed_experiment_may_name_its_port(example: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["search.py", "--resume", "x", "--port", "8080", "-o", "y"])
+    given = example("search").arguments_given()
+    assert (given.resume, given.port, given.config) == ("x", 8080, None)
