@@ -109,8 +109,8 @@ def discover(
         TrainingDiverged: a loss is NaN or infinite; finished rounds stay in the run folder.
         MaskBypassed: the forward pass reads a weight around its mask.
         RewindFailed: the weights after a rewind are not those of the rewind point.
-        RunFolderMismatch: the run folder was made with other arguments, or with another key or
-            other data where there is a ``warm_start``.
+        RunFolderMismatch: the run folder was made with other arguments, or with another key of
+            ``warm_start``.
 
     Example:
         >>> import torch

@@ -12,7 +12,7 @@ from rtl_nni.host import imported
 from rtl_nni.search.collapse_stop import CollapseStop, StopVerdict
 from rtl_nni.search.known_collapses import KnownCollapses
 from rtl_nni.search.trial_folder import TrialFolder
-from rtl_plugin.integration_api import CollapseRule, InvalidArgument, MissingFile
+from rtl_plugin.integration_api import CollapseRule, InvalidArgument, MissingFile, whole_number
 
 _host = imported("nni.assessor")
 _Base: Any = _host.Assessor
@@ -24,10 +24,10 @@ class CollapseAssessor(_Base):  # type: ignore[misc]
     """Stops a trial of :func:`rtl_nni.run_trial` when its tickets collapse; reads no metric.
 
     After every round that the trial reports, the core's collapse rule looks at how many weights
-    the tickets share. Once trials have collapsed, one that differs from them only in how far and
-    how long it prunes and trains is stopped at its first report if it is to be pruned at least as
-    far as all of them, and further than any that survived. NNI never checks class arguments before
-    it starts, so a wrong one stops the experiment at once, from here.
+    the tickets share. Once trials have collapsed, one of the same kind (importance, floor, rewind
+    point, seed, grouping and the user's own parameters) is stopped at its first report if it is to
+    be pruned at least as far as all of them, and further than any that survived. NNI never checks
+    class arguments before it starts, so a wrong one stops the experiment at once, from here.
 
     Args:
         share: of a trial's tickets whose alarms must have rung, in (0, 1].
@@ -68,7 +68,7 @@ class CollapseAssessor(_Base):  # type: ignore[misc]
             raise InvalidArgument(f"trials must be the path of a folder, got {trials!r}")
         self.stop = CollapseStop(share, CollapseRule(**rule))  # type: ignore[arg-type]
         self._trials = None if trials is None else Path(trials)
-        self._remember = KnownCollapses(remember).least
+        self._remember = whole_number("remember", remember, 0)
         self._known: dict[str, KnownCollapses] = {}
         self._seen: set[str] = set()
         self._stopped: set[str] = set()
@@ -150,7 +150,7 @@ class CollapseAssessor(_Base):  # type: ignore[misc]
         return _of_local_service(trial)
 
     def _alike(self, row: Mapping[str, Any]) -> KnownCollapses:
-        """What is known of trials that differ from this one only in how far and how long."""
+        """What is known of trials of this one's kind."""
         key = json.dumps(row.get("alike"), sort_keys=True)
         return self._known.setdefault(key, KnownCollapses(self._remember))
 

@@ -85,11 +85,6 @@ class ExperimentResult:
         return tuple(trial for trial in self.trials if trial.status in _WITHOUT_RESULT)
 
     @property
-    def succeeded(self) -> tuple[ExperimentTrial, ...]:
-        """The trials that ran to their end."""
-        return tuple(trial for trial in self.trials if trial.status == "SUCCEEDED")
-
-    @property
     def came_to_nothing(self) -> bool:
         """Whether there were trials and each of them failed or was cancelled."""
         return bool(self.failed) and not any(t.status in _WITH_RESULT for t in self.trials)

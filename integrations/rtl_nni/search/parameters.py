@@ -124,7 +124,7 @@ class TrialParameters:
         return [schedule.sparsity(round) for round in range(1, self.rounds + 1)]
 
     def kind(self) -> dict[str, Any]:
-        """What decides at which sparsity tickets collapse, beside how far and how long they train.
+        """What makes trials of one kind, whose collapses say something of each other.
 
         Returns:
             Name -> value, JSON-able.

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+# Before any test says that a manager runs: NNI would take standard output for its log then.
+import nni
 import pytest
 
 from rtl_nni.search.reporting import ToFunction, ToNni, reporter_from, under_nni
@@ -83,7 +85,6 @@ def test_auto_tells_nobody_where_there_is_no_manager(monkeypatch: pytest.MonkeyP
 def test_the_manager_is_told_once_parameters_were_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import nni
 
     told: list[Any] = []
     monkeypatch.setattr(nni, "get_current_parameter", dict)
